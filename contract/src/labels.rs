@@ -1,0 +1,92 @@
+//! Which class index is which organ, and its colour in every picture.
+
+use alloc::{
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// One class of the segmentation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// Lower-case English name, e.g. `right kidney`. Right and left are the patient's.
+    pub name: String,
+    /// sRGB colour of overlays.
+    pub color: [u8; 3],
+}
+
+/// The classes of a model: the position in the list is the value in a label map, 0 is background.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelMap(Vec<Label>);
+
+impl LabelMap {
+    /// Background plus the named organs, in order.
+    pub fn new(organs: &[(&str, [u8; 3])]) -> Self {
+        let mut labels = vec![Label { name: "background".to_string(), color: [0, 0, 0] }];
+        labels.extend(organs.iter().map(|(name, color)| Label { name: (*name).to_string(), color: *color }));
+        Self(labels)
+    }
+
+    /// Liver 1, right kidney 2, left kidney 3, spleen 4: the order of the paper's abdominal task.
+    pub fn abdomen() -> Self {
+        Self::new(&[
+            ("liver", [221, 130, 101]),
+            ("right kidney", [240, 210, 60]),
+            ("left kidney", [90, 200, 120]),
+            ("spleen", [120, 150, 240]),
+        ])
+    }
+
+    /// Number of classes, background included.
+    pub fn classes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All labels; the position is the class index.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, &Label)> {
+        self.0.iter().enumerate().map(|(index, label)| (index as u8, label))
+    }
+
+    /// All labels but background.
+    pub fn organs(&self) -> impl Iterator<Item = (u8, &Label)> {
+        self.iter().skip(1)
+    }
+
+    /// The label of a class index.
+    pub fn get(&self, index: u8) -> Option<&Label> {
+        self.0.get(usize::from(index))
+    }
+
+    /// The class index of a name; case, `_` and `-` do not matter, and neither does the order of two words
+    /// (`kidney_right` is `right kidney`), because data sets spell both ways.
+    pub fn index_of(&self, name: &str) -> Option<u8> {
+        let wanted = words(name);
+        self.iter().find(|(_, label)| words(&label.name) == wanted).map(|(index, _)| index)
+    }
+}
+
+fn words(name: &str) -> Vec<String> {
+    let mut words: Vec<String> =
+        name.split([' ', '_', '-']).filter(|word| !word.is_empty()).map(str::to_ascii_lowercase).collect();
+    words.sort();
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn organs_are_found_however_a_data_set_spells_them() {
+        let labels = LabelMap::abdomen();
+        assert_eq!(labels.classes(), 5);
+        assert_eq!(labels.index_of("background"), Some(0));
+        assert_eq!(labels.index_of("Right_Kidney"), Some(2));
+        assert_eq!(labels.index_of("kidney-left"), Some(3));
+        assert_eq!(labels.index_of("kidney"), None);
+        assert_eq!(labels.get(4).map(|label| label.name.as_str()), Some("spleen"));
+        assert_eq!(labels.get(5), None);
+    }
+}
