@@ -6,11 +6,24 @@
 
 extern crate alloc;
 
+pub mod golden;
+mod grid;
+mod intake;
+mod intensity;
 mod labels;
+pub mod manifest;
 mod modality;
+pub mod names;
+pub mod net;
+pub mod quant;
 
+pub use grid::{Grid, GridError, MAX_SIDE, MAX_SPACING_MM, MIN_SPACING_MM, Plane, Resampler, neighbours};
+pub use intake::Intake;
+pub use intensity::{Intensity, IntensityError, Lut, Rule};
 pub use labels::{Label, LabelMap};
+pub use manifest::ModelSpec;
 pub use modality::{Modality, UnknownModality};
+pub use net::{Net, NetError};
 
 /// Version of everything in this package. A checkpoint or model of another version is refused.
 pub const VERSION: u32 = 1;

@@ -1,0 +1,339 @@
+//! From the scanner's pixels to the model's and back: the two grids share their centre.
+//!
+//! Down-sampling averages (a triangle as wide as the model's pixel), so that noise of a fine scanner grid does not alias;
+//! weights are integers that sum to one exactly, so a resampled slice has the same bits on every machine.
+
+use alloc::{vec, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+
+/// The model's pixels: square, `height` rows of `width`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grid {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Edge of a pixel, mm.
+    pub spacing_mm: f32,
+}
+
+/// The pixels of a slice as the scanner made it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plane {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Distance of neighbouring rows, mm.
+    pub row_mm: f64,
+    /// Distance of neighbouring columns, mm.
+    pub column_mm: f64,
+}
+
+/// Why a slice does not fit the model.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum GridError {
+    /// Beyond any scanner.
+    #[error("a slice of {height} x {width} pixels: expected 1 to {max} each way", max = MAX_SIDE)]
+    Size {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+    /// Not a distance between pixels.
+    #[error("pixel spacing {spacing_mm} mm: expected {MIN_SPACING_MM} to {MAX_SPACING_MM}")]
+    Spacing {
+        /// The value, mm.
+        spacing_mm: f64,
+    },
+}
+
+/// Longest side of a slice, pixels.
+pub const MAX_SIDE: usize = 8192;
+/// Smallest distance between pixels, mm.
+pub const MIN_SPACING_MM: f64 = 0.01;
+/// Largest distance between pixels, mm.
+pub const MAX_SPACING_MM: f64 = 100.;
+
+/// Weights are multiples of 2^-14.
+const WEIGHT_BITS: u32 = 14;
+/// Fraction bits that the first pass keeps for the second.
+const FRACTION_BITS: u32 = 4;
+
+/// Moves slices between one scanner grid and the model's. Made once per geometry; its methods do not allocate.
+#[derive(Clone, Debug)]
+pub struct Resampler {
+    plane: Plane,
+    grid: Grid,
+    rows: Axis,
+    columns: Axis,
+}
+
+/// One axis of a resampler.
+#[derive(Clone, Debug)]
+struct Axis {
+    /// Per model pixel: range of `weights`, first source pixel, weight of what lies outside the source.
+    taps: Vec<Taps>,
+    weights: Vec<i32>,
+    /// Nearest model pixel of each source pixel, if the model sees it.
+    back: Vec<Option<u16>>,
+    /// Nearest source pixel of each model pixel, if there is one.
+    forth: Vec<Option<u16>>,
+}
+
+#[derive(Clone, Debug)]
+struct Taps {
+    weights: core::ops::Range<usize>,
+    start: usize,
+    outside: i32,
+}
+
+impl Resampler {
+    /// Plans both directions.
+    pub fn new(plane: Plane, grid: Grid) -> Result<Self, GridError> {
+        for (height, width) in [(plane.height, plane.width), (grid.height, grid.width)] {
+            if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
+                return Err(GridError::Size { height, width });
+            }
+        }
+        let model_mm = f64::from(grid.spacing_mm);
+        for spacing_mm in [plane.row_mm, plane.column_mm, model_mm] {
+            if !(MIN_SPACING_MM..=MAX_SPACING_MM).contains(&spacing_mm) {
+                return Err(GridError::Spacing { spacing_mm });
+            }
+        }
+        let rows = Axis::new(plane.height, plane.row_mm, grid.height, model_mm);
+        let columns = Axis::new(plane.width, plane.column_mm, grid.width, model_mm);
+        Ok(Self { plane, grid, rows, columns })
+    }
+
+    /// The scanner's grid.
+    pub const fn plane(&self) -> Plane {
+        self.plane
+    }
+
+    /// The model's grid.
+    pub const fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// Length of the scratch that [`Self::forward`] needs.
+    pub fn scratch_len(&self) -> usize {
+        self.plane.height * self.grid.width
+    }
+
+    /// Raw slice `[height, width]` of the scanner to the model's grid; `outside` stands where the scanner saw nothing.
+    ///
+    /// # Panics
+    /// If a slice is shorter than its grid says.
+    pub fn forward(&self, raw: &[i16], outside: i16, scratch: &mut [i32], out: &mut [i16]) {
+        let (width, model_width) = (self.plane.width, self.grid.width);
+        let outside = i32::from(outside);
+        for (source, target) in raw.chunks_exact(width).zip(scratch.chunks_exact_mut(model_width)) {
+            for (taps, value) in self.columns.taps.iter().zip(target) {
+                let weights = &self.columns.weights[taps.weights.clone()];
+                let inside: i32 = weights.iter().zip(&source[taps.start..]).map(|(&w, &raw)| w * i32::from(raw)).sum();
+                *value = shift_round(i64::from(inside + taps.outside * outside), WEIGHT_BITS - FRACTION_BITS);
+            }
+        }
+        for (taps, target) in self.rows.taps.iter().zip(out.chunks_exact_mut(model_width)) {
+            let weights = &self.rows.weights[taps.weights.clone()];
+            let beyond = i64::from(taps.outside) * (i64::from(outside) << FRACTION_BITS);
+            for (column, value) in target.iter_mut().enumerate() {
+                let source = scratch[taps.start * model_width + column..].iter().step_by(model_width);
+                let inside: i64 = weights.iter().zip(source).map(|(&w, &v)| i64::from(w) * i64::from(v)).sum();
+                // Weights are positive and sum to one: the result lies between raw values.
+                *value = shift_round(inside + beyond, WEIGHT_BITS + FRACTION_BITS) as i16;
+            }
+        }
+    }
+
+    /// Label map of the model `[height, width]` to the scanner's pixels, nearest neighbour; 0 where the model saw nothing.
+    pub fn labels_back(&self, model: &[u8], out: &mut [u8]) {
+        nearest(&self.rows.back, &self.columns.back, model, self.grid.width, out);
+    }
+
+    /// Label map of the scanner's pixels to the model's (training only), nearest neighbour; 0 outside.
+    pub fn labels_forward(&self, labels: &[u8], out: &mut [u8]) {
+        nearest(&self.rows.forth, &self.columns.forth, labels, self.plane.width, out);
+    }
+}
+
+fn nearest(rows: &[Option<u16>], columns: &[Option<u16>], from: &[u8], from_width: usize, out: &mut [u8]) {
+    for (row, target) in rows.iter().zip(out.chunks_exact_mut(columns.len())) {
+        let Some(row) = *row else {
+            target.fill(0);
+            continue;
+        };
+        let source = &from[usize::from(row) * from_width..];
+        for (column, value) in columns.iter().zip(target) {
+            *value = column.map_or(0, |column| source[usize::from(column)]);
+        }
+    }
+}
+
+impl Axis {
+    fn new(source: usize, source_mm: f64, model: usize, model_mm: f64) -> Self {
+        let ratio = model_mm / source_mm;
+        let mut axis = Self { taps: vec![], weights: vec![], back: vec![], forth: vec![] };
+        for index in 0..model {
+            let centre = across(index, model, ratio, source);
+            axis.forth.push(closest(centre, source));
+            axis.push_taps(centre, ratio.max(1.), source);
+        }
+        axis.back = (0..source).map(|index| closest(across(index, source, 1. / ratio, model), model)).collect();
+        axis
+    }
+
+    /// A triangle of half-width `radius` source pixels around `centre`.
+    fn push_taps(&mut self, centre: f64, radius: f64, source: usize) {
+        let (first, last) = (floor(centre - radius) + 1, floor(centre + radius));
+        let height = |index: i64| (1. - (index as f64 - centre).abs() / radius).max(0.);
+        let total: f64 = (first..=last).map(height).sum();
+        let one = 1i32 << WEIGHT_BITS;
+        let share = |index: i64| (height(index) / total * f64::from(one)) as i32;
+        // Truncation leaves a remainder of less than one step per tap; the middle tap takes it, so that a constant stays constant.
+        let remainder = one - (first..=last).map(share).sum::<i32>();
+        let middle = floor(centre + 0.5).clamp(first, last);
+        let weight = |index: i64| share(index) + if index == middle { remainder } else { 0 };
+        let (from, to) = (first.clamp(0, source as i64), (last + 1).clamp(0, source as i64));
+        let begin = self.weights.len();
+        self.weights.extend((from..to).map(weight));
+        let inside: i32 = self.weights[begin..].iter().sum();
+        self.taps.push(Taps {
+            weights: begin..self.weights.len(),
+            start: (from as usize).min(source - 1),
+            outside: one - inside,
+        });
+    }
+}
+
+/// Where the centre of pixel `index` of `n` lies among `other` pixels that are `1 / ratio` as large.
+fn across(index: usize, n: usize, ratio: f64, other: usize) -> f64 {
+    (index as f64 + 0.5 - n as f64 / 2.) * ratio + other as f64 / 2. - 0.5
+}
+
+fn closest(centre: f64, n: usize) -> Option<u16> {
+    u16::try_from(floor(centre + 0.5)).ok().filter(|&index| usize::from(index) < n)
+}
+
+fn floor(x: f64) -> i64 {
+    let truncated = x as i64;
+    truncated - i64::from(truncated as f64 > x)
+}
+
+/// `value / 2^bits`, halves upwards.
+fn shift_round(value: i64, bits: u32) -> i32 {
+    ((value + (1 << (bits - 1))) >> bits) as i32
+}
+
+/// Slices that a model of `slices` input channels sees around slice `z` of `depth`: neighbours, the ends repeated.
+pub fn neighbours(z: usize, depth: usize, slices: usize) -> impl Iterator<Item = usize> {
+    (0..slices).map(move |channel| (z + channel).saturating_sub(slices / 2).min(depth.saturating_sub(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRID: Grid = Grid { height: 40, width: 48, spacing_mm: 3. };
+
+    fn plane(height: usize, width: usize, mm: f64) -> Plane {
+        Plane { height, width, row_mm: mm, column_mm: mm }
+    }
+
+    fn forward(resampler: &Resampler, raw: &[i16], outside: i16) -> Vec<i16> {
+        let mut scratch = vec![0; resampler.scratch_len()];
+        let mut out = vec![0; resampler.grid.height * resampler.grid.width];
+        resampler.forward(raw, outside, &mut scratch, &mut out);
+        out
+    }
+
+    #[test]
+    fn the_same_grid_is_the_identity() {
+        let resampler = Resampler::new(plane(40, 48, 3.), GRID).unwrap();
+        let raw: Vec<i16> = (0..40 * 48).map(|i| (i * 31 % 65_536 - 32_768) as i16).collect();
+        assert_eq!(forward(&resampler, &raw, 0), raw);
+        let labels: Vec<u8> = (0..40 * 48).map(|i| (i % 5) as u8).collect();
+        let mut back = vec![9; labels.len()];
+        resampler.labels_back(&labels, &mut back);
+        assert_eq!(back, labels);
+        resampler.labels_forward(&labels, &mut back);
+        assert_eq!(back, labels);
+    }
+
+    #[test]
+    fn constants_stay_constant_at_both_ends_of_the_range() {
+        for (height, width, mm) in [(33, 57, 1.7), (512, 512, 0.7), (9, 9, 11.), (1, 1, 100.)] {
+            let resampler = Resampler::new(plane(height, width, mm), GRID).unwrap();
+            for value in [i16::MIN, -1, 0, 1, 777, i16::MAX] {
+                let out = forward(&resampler, &vec![value; height * width], value);
+                assert!(out.iter().all(|&v| v == value), "{height}x{width} at {mm} mm, {value}");
+            }
+        }
+    }
+
+    /// A plane wave slower than the model's grid is reproduced; a ramp keeps its value at the model's pixel centres.
+    #[test]
+    fn a_ramp_in_mm_keeps_its_value() {
+        let fine = plane(256, 256, 0.8);
+        let resampler = Resampler::new(fine, GRID).unwrap();
+        let mm = |i: usize, n: usize, spacing: f64| (i as f64 + 0.5 - n as f64 / 2.) * spacing;
+        let raw: Vec<i16> =
+            (0..256 * 256).map(|i| (10. * mm(i % 256, 256, 0.8) - 4. * mm(i / 256, 256, 0.8)).round() as i16).collect();
+        let out = forward(&resampler, &raw, 0);
+        for row in 4..36 {
+            for column in 4..44 {
+                let expected = 10. * mm(column, 48, 3.) - 4. * mm(row, 40, 3.);
+                let got = f64::from(out[row * 48 + column]);
+                assert!((got - expected).abs() <= 1.5, "{row} {column}: {got} against {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn labels_return_within_half_a_model_pixel() {
+        let fine = Plane { height: 200, width: 120, row_mm: 0.6, column_mm: 1.2 };
+        let resampler = Resampler::new(fine, GRID).unwrap();
+        let model: Vec<u8> = (0..40 * 48).map(|i| u8::from(i / 48 >= 20) + 2 * u8::from(i % 48 >= 24)).collect();
+        let mut back = vec![0; 200 * 120];
+        resampler.labels_back(&model, &mut back);
+        // Both halves meet at the common centre.
+        for (i, &label) in back.iter().enumerate() {
+            assert_eq!(label, u8::from(i / 120 >= 100) + 2 * u8::from(i % 120 >= 60), "{i}");
+        }
+    }
+
+    #[test]
+    fn what_the_model_does_not_see_is_background() {
+        let wide = plane(100, 100, 3.);
+        let resampler = Resampler::new(wide, GRID).unwrap();
+        let mut back = vec![7; 100 * 100];
+        resampler.labels_back(&[1; 40 * 48], &mut back);
+        assert_eq!(back.iter().filter(|&&label| label == 1).count(), 40 * 48);
+        assert_eq!(back.iter().filter(|&&label| label == 0).count(), 100 * 100 - 40 * 48);
+        let small = Resampler::new(plane(10, 10, 3.), GRID).unwrap();
+        let out = forward(&small, &[500; 100], -160);
+        assert_eq!(out.iter().filter(|&&v| v == 500).count(), 100);
+        assert_eq!(out.iter().filter(|&&v| v == -160).count(), 40 * 48 - 100);
+    }
+
+    #[test]
+    fn impossible_geometry_is_refused() {
+        assert!(matches!(Resampler::new(plane(0, 5, 1.), GRID), Err(GridError::Size { .. })));
+        assert!(matches!(Resampler::new(plane(9000, 5, 1.), GRID), Err(GridError::Size { .. })));
+        for mm in [0., -1., f64::NAN, f64::INFINITY, 1e-9, 1e9] {
+            assert!(matches!(Resampler::new(plane(5, 5, mm), GRID), Err(GridError::Spacing { .. })), "{mm}");
+        }
+    }
+
+    #[test]
+    fn ends_repeat_their_neighbours() {
+        assert_eq!(neighbours(0, 9, 1).collect::<Vec<_>>(), [0]);
+        assert_eq!(neighbours(0, 9, 3).collect::<Vec<_>>(), [0, 0, 1]);
+        assert_eq!(neighbours(4, 9, 5).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
+        assert_eq!(neighbours(8, 9, 3).collect::<Vec<_>>(), [7, 8, 8]);
+    }
+}

@@ -1,0 +1,256 @@
+//! Raw pixel (i16, after rescale) to int8 code, by a rule that needs nothing but the slice in hand.
+//!
+//! The trainer feeds the network `scale * code` of the same rule, so it never sees a value that a scanner cannot produce.
+//! All arithmetic is on integers: the same bits on every machine.
+
+use alloc::{vec, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Modality;
+
+/// Number of raw values.
+const RAW_VALUES: usize = 1 << 16;
+
+/// How the intensities of one modality become codes: `low` and below is -128, `high` and above is 127, linear between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// A fixed window.
+    Window {
+        /// HU.
+        low: i16,
+        /// HU.
+        high: i16,
+    },
+    /// Percentiles of the slice's own histogram, in hundredths of a percent.
+    SlicePercentile {
+        /// E.g. 50 for 0.5 %.
+        low: u16,
+        /// E.g. 9950 for 99.5 %.
+        high: u16,
+    },
+}
+
+/// The intensity rules of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Intensity {
+    /// For CT.
+    pub ct: Rule,
+    /// For MR.
+    pub mr: Rule,
+    /// The real that one code step stands for; code 0 is real 0.
+    pub scale: f32,
+}
+
+/// Why a slice is not segmented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IntensityError {
+    /// Nothing to see.
+    #[error("every pixel of the slice is {value}")]
+    Constant {
+        /// The one raw value.
+        value: i16,
+    },
+    /// Every CT slice holds air, fat or lung; none has only values above water.
+    #[error(
+        "said to be CT, but the smallest value is {min}: Hounsfield units of a body go below 0 (is it MR, or is the rescale missing?)"
+    )]
+    NotHounsfield {
+        /// Smallest raw value.
+        min: i16,
+    },
+    /// Strongly negative and bounded as Hounsfield units are.
+    #[error("said to be MR, but the values lie between {low} and {high} as Hounsfield units do (is it CT?)")]
+    LooksHounsfield {
+        /// Low percentile.
+        low: i16,
+        /// High percentile.
+        high: i16,
+    },
+    /// No pixels.
+    #[error("the slice has no pixels")]
+    Empty,
+}
+
+impl Default for Intensity {
+    /// An abdominal soft-tissue window for CT, the middle 99 % of each slice for MR, reals within [-2, 2).
+    fn default() -> Self {
+        Self {
+            ct: Rule::Window { low: -160, high: 240 },
+            mr: Rule::SlicePercentile { low: 50, high: 9950 },
+            scale: 1. / 64.,
+        }
+    }
+}
+
+impl Intensity {
+    /// The rule of a modality.
+    pub const fn rule(&self, modality: Modality) -> Rule {
+        match modality {
+            Modality::Ct => self.ct,
+            Modality::Mr => self.mr,
+        }
+    }
+
+    /// Whether the rules can be followed: windows and percentiles that rise, a positive scale.
+    pub fn is_valid(&self) -> bool {
+        let rises = |rule| match rule {
+            Rule::Window { low, high } => low < high,
+            Rule::SlicePercentile { low, high } => low < high && high <= 10_000,
+        };
+        rises(self.ct) && rises(self.mr) && self.scale > 0. && self.scale.is_finite()
+    }
+}
+
+/// Raw value to code, for one slice at a time. All memory is taken when it is made.
+#[derive(Clone, Debug)]
+pub struct Lut {
+    codes: Vec<i8>,
+    histogram: Vec<u32>,
+    /// The ends that `codes` was filled for.
+    ends: Option<(i16, i16)>,
+}
+
+impl Default for Lut {
+    fn default() -> Self {
+        Self { codes: vec![0; RAW_VALUES], histogram: vec![0; RAW_VALUES], ends: None }
+    }
+}
+
+impl Lut {
+    /// Fits the table to a slice, or says why the slice must not be segmented.
+    pub fn fit(&mut self, intensity: &Intensity, modality: Modality, raw: &[i16]) -> Result<(), IntensityError> {
+        let (min, max) = raw.iter().fold((i16::MAX, i16::MIN), |(min, max), &v| (min.min(v), max.max(v)));
+        if min > max {
+            return Err(IntensityError::Empty);
+        }
+        if min == max {
+            return Err(IntensityError::Constant { value: min });
+        }
+        if modality == Modality::Ct && min >= 0 {
+            return Err(IntensityError::NotHounsfield { min });
+        }
+        let (low, high) = match intensity.rule(modality) {
+            Rule::Window { low, high } => (low, high),
+            Rule::SlicePercentile { low, high } => self.percentiles(raw, low, high),
+        };
+        if modality == Modality::Mr && (-4096..=-200).contains(&low) && high < 4096 {
+            return Err(IntensityError::LooksHounsfield { low, high });
+        }
+        // A slice that is almost all one value (a little noise in a wide frame) still has two ends.
+        let (low, high) = if low < high { (low, high) } else { (min, max) };
+        self.fill(low, high);
+        Ok(())
+    }
+
+    /// The darkest raw value, which also stands outside the image.
+    pub fn low(&self) -> i16 {
+        self.ends.map_or(0, |(low, _)| low)
+    }
+
+    /// The code of a raw value.
+    #[inline]
+    pub fn code(&self, raw: i16) -> i8 {
+        self.codes[usize::from(raw as u16)]
+    }
+
+    fn percentiles(&mut self, raw: &[i16], low: u16, high: u16) -> (i16, i16) {
+        self.histogram.fill(0);
+        for &value in raw {
+            // Flipping the sign bit sorts the bins by signed value.
+            self.histogram[usize::from(value as u16 ^ 0x8000)] += 1;
+        }
+        let last = raw.len() as u64 - 1;
+        let rank = |percent: u16| last * u64::from(percent) / 10_000;
+        (self.ranked(rank(low)), self.ranked(rank(high)))
+    }
+
+    /// The raw value at a rank of the sorted slice.
+    fn ranked(&self, rank: u64) -> i16 {
+        let mut below = 0;
+        for (bin, &count) in self.histogram.iter().enumerate() {
+            below += u64::from(count);
+            if below > rank {
+                return (bin as u16 ^ 0x8000) as i16;
+            }
+        }
+        i16::MAX
+    }
+
+    fn fill(&mut self, low: i16, high: i16) {
+        if self.ends == Some((low, high)) {
+            return;
+        }
+        let span = i32::from(high) - i32::from(low);
+        for raw in i16::MIN..=i16::MAX {
+            let above = (i32::from(raw) - i32::from(low)).clamp(0, span);
+            let code = (above * 510 + span) / (2 * span) - 128;
+            self.codes[usize::from(raw as u16)] = code as i8;
+        }
+        self.ends = Some((low, high));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_values() -> Vec<i16> {
+        (i16::MIN..=i16::MAX).collect()
+    }
+
+    #[test]
+    fn a_window_is_linear_monotone_and_saturates_over_all_raw_values() {
+        let mut lut = Lut::default();
+        lut.fit(&Intensity::default(), Modality::Ct, &[-1000, 40]).unwrap();
+        for raw in all_values() {
+            let exact = (f64::from(raw) + 160.) / 400. * 255. - 128.;
+            let expected = exact.clamp(-128., 127.);
+            assert!((f64::from(lut.code(raw)) - expected).abs() <= 0.5, "{raw}");
+        }
+        assert_eq!((lut.code(-160), lut.code(240), lut.low()), (-128, 127, -160));
+    }
+
+    #[test]
+    fn percentiles_are_those_of_the_sorted_slice() {
+        let mut slice: Vec<i16> = (0..2001).map(|i| ((i * 7919) % 2001) as i16 - 100).collect();
+        let mut lut = Lut::default();
+        lut.fit(&Intensity::default(), Modality::Mr, &slice).unwrap();
+        slice.sort_unstable();
+        assert_eq!(lut.ends, Some((slice[10], slice[1990])));
+        assert_eq!((lut.code(slice[10]), lut.code(slice[1990])), (-128, 127));
+    }
+
+    /// The network sees the same picture whatever gain and offset the MR receiver had.
+    #[test]
+    fn mr_codes_ignore_gain_and_offset() {
+        let slice: Vec<i16> = (0..500).map(|i| ((i * i) % 997) as i16).collect();
+        let louder: Vec<i16> = slice.iter().map(|v| v * 8 + 50).collect();
+        let (mut a, mut b) = (Lut::default(), Lut::default());
+        a.fit(&Intensity::default(), Modality::Mr, &slice).unwrap();
+        b.fit(&Intensity::default(), Modality::Mr, &louder).unwrap();
+        assert!(slice.iter().zip(&louder).all(|(&x, &y)| a.code(x) == b.code(y)));
+    }
+
+    #[test]
+    fn what_cannot_be_right_is_refused() {
+        let mut lut = Lut::default();
+        let mut fit = |modality, raw: &[i16]| lut.fit(&Intensity::default(), modality, raw);
+        assert_eq!(fit(Modality::Ct, &[]), Err(IntensityError::Empty));
+        assert_eq!(fit(Modality::Mr, &[7, 7, 7]), Err(IntensityError::Constant { value: 7 }));
+        assert_eq!(fit(Modality::Ct, &[0, 300, 900]), Err(IntensityError::NotHounsfield { min: 0 }));
+        let ct: Vec<i16> = (0..100).map(|i| -1024 + i * 15).collect();
+        assert_eq!(fit(Modality::Mr, &ct), Err(IntensityError::LooksHounsfield { low: -1024, high: 446 }));
+        assert_eq!(fit(Modality::Ct, &ct), Ok(()));
+    }
+
+    #[test]
+    fn a_slice_that_is_almost_empty_still_has_two_ends() {
+        let mut slice = vec![0i16; 10_000];
+        slice[77] = 900;
+        let mut lut = Lut::default();
+        lut.fit(&Intensity::default(), Modality::Mr, &slice).unwrap();
+        assert_eq!((lut.code(0), lut.code(900)), (-128, 127));
+    }
+}

@@ -1,0 +1,225 @@
+//! The networks Gantry knows: `compact` for devices, and the paper's two (Dou et al. 2020), exact in every layer.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+
+use super::{Activation, Conv, Deconv, Layer, Net, Op, Padding, Shape, Spatial};
+
+/// TensorFlow's default slope, which the paper's networks use.
+const PAPER_SLOPE: Activation = Activation::LeakyRelu(0.2);
+
+/// Appends layers and hands out value numbers.
+struct Builder {
+    layers: Vec<Layer>,
+}
+
+impl Builder {
+    fn push(&mut self, name: &str, inputs: &[usize], op: Op) -> usize {
+        self.layers.push(Layer { name: name.to_string(), inputs: inputs.to_vec(), op });
+        self.layers.len()
+    }
+
+    fn conv(&mut self, name: &str, input: usize, conv: Conv) -> usize {
+        self.push(name, &[input], Op::Conv(conv))
+    }
+
+    fn finish(self, name: String, spatial: Spatial, input: Shape) -> Net {
+        Net { name, spatial, input, layers: self.layers }
+    }
+}
+
+impl Net {
+    /// The edge default: a 2D U-shaped network of conv, norm and ReLU whose every operation runs well in int8.
+    ///
+    /// Five levels of `base * [1, 2, 3, 4, 4]` channels. The way up is a 1x1 convolution at the lower resolution,
+    /// nearest-neighbour up-sampling and a 3x3 convolution over the joined skip: no transposed convolution.
+    /// `height` and `width` must be multiples of 16.
+    pub fn compact(slices: usize, classes: usize, base: usize, height: usize, width: usize) -> Net {
+        let widths = [base, 2 * base, 3 * base, 4 * base, 4 * base];
+        let mut b = Builder { layers: vec![] };
+        let mut skips = vec![];
+        let mut value = 0;
+        for (level, &channels) in widths.iter().enumerate() {
+            let n = level + 1;
+            if level > 0 {
+                value = b.push(&format!("pool{n}"), &[value], Op::MaxPool { size: [1, 2, 2] });
+            }
+            value = b.conv(&format!("enc{n}a"), value, Conv::plane(channels, 3));
+            value = b.conv(&format!("enc{n}b"), value, Conv::plane(channels, 3));
+            skips.push(value);
+        }
+        for level in (0..widths.len() - 1).rev() {
+            let (n, channels) = (level + 1, widths[level]);
+            value = b.conv(&format!("narrow{n}"), value, Conv::plane(channels, 1));
+            value = b.push(&format!("up{n}"), &[value], Op::Upsample { factor: [1, 2, 2] });
+            value = b.push(&format!("join{n}"), &[value, skips[level]], Op::Concat);
+            value = b.conv(&format!("dec{n}a"), value, Conv::plane(channels, 3));
+            value = b.conv(&format!("dec{n}b"), value, Conv::plane(channels, 3));
+        }
+        let head = Conv { bias: true, norm: false, activation: Activation::None, ..Conv::plane(classes, 1) };
+        b.conv("head", value, head);
+        b.finish(format!("compact-{base}"), Spatial::D2, Shape::plane(slices, height, width))
+    }
+
+    /// The paper's 2D dilated residual network (facts from the authors' released code): pre-activation blocks, zero-padded
+    /// shortcuts, x8 sub-pixel up-sampling, 5x5 head, no biases; three neighbouring slices in, 5 classes in the paper.
+    pub fn dilated2d(classes: usize, height: usize, width: usize) -> Net {
+        let plain = |channels| Conv {
+            out_channels: channels,
+            norm: false,
+            activation: Activation::None,
+            ..Conv::plane(channels, 3)
+        };
+        let mut b = Builder { layers: vec![] };
+        let mut value = b.conv("g1.stem", 0, plain(16));
+        let pool = Op::MaxPool { size: [1, 2, 2] };
+        value = residual(&mut b, "g1.rb1", value, 16, 16, 1);
+        value = b.push("g1.pool", &[value], pool.clone());
+        value = residual(&mut b, "g2.rb1", value, 16, 32, 1);
+        value = b.push("g2.pool", &[value], pool.clone());
+        value = residual(&mut b, "g3.rb1", value, 32, 64, 1);
+        value = residual(&mut b, "g3.rb2", value, 64, 64, 1);
+        value = b.push("g3.pool", &[value], pool);
+        let groups = [(4, 64, 128, 1), (5, 128, 256, 1), (6, 256, 256, 1), (7, 256, 512, 1), (8, 512, 512, 2)];
+        for (group, input, output, dilation) in groups {
+            value = residual(&mut b, &format!("g{group}.rb1"), value, input, output, dilation);
+            value = residual(&mut b, &format!("g{group}.rb2"), value, output, output, dilation);
+        }
+        value = pre_activated_pair(&mut b, "g9", value, 512, 512, 1);
+        let shuffled = 8 * 8 * 8 * classes;
+        let wide = Conv { padding: Padding::Symmetric, norm: true, activation: PAPER_SLOPE, ..plain(shuffled) };
+        value = b.conv("g10", value, wide);
+        value = b.push("g10.shuffle", &[value], Op::PixelShuffle { factor: 8 });
+        b.conv("head", value, Conv { kernel: [1, 5, 5], padding: Padding::Symmetric, ..plain(classes) });
+        b.finish("dilated2d".to_string(), Spatial::D2, Shape::plane(3, height, width))
+    }
+
+    /// The paper's 3D U-Net (facts from the authors' released code) for patches of `depth` (z) x `height` x `width` voxels
+    /// of one channel; the paper has 8 x 256 x 256 and 5 classes.
+    ///
+    /// Its transposed convolutions `deconv3` and `deconv2` have kernel 1 and stride 2 along z, as published.
+    pub fn unet3d(classes: usize, depth: usize, height: usize, width: usize) -> Net {
+        let mut b = Builder { layers: vec![] };
+        let unit = |channels: usize, kz: usize| Conv {
+            kernel: [kz, 3, 3],
+            activation: PAPER_SLOPE,
+            ..Conv::plane(channels, 3)
+        };
+        let mut value = 0;
+        let mut skips = vec![];
+        for (level, (first, second, kz)) in
+            [(16, 32, 3), (32, 64, 3), (64, 128, 1), (128, 256, 1)].into_iter().enumerate()
+        {
+            let n = level + 1;
+            if level > 0 {
+                value = b.push(&format!("pool{n}"), &[value], Op::MaxPool { size: [2; 3] });
+            }
+            value = b.conv(&format!("encoder{n}_1"), value, unit(first, kz));
+            value = b.conv(&format!("encoder{n}_2"), value, unit(second, kz));
+            skips.push(value);
+        }
+        for (n, channels, up_kz, kz, width) in [(3, 128, 1, 1, 128), (2, 128, 1, 3, 64), (1, 64, 3, 3, 32)] {
+            let deconv = Deconv {
+                out_channels: channels,
+                kernel: [up_kz, 3, 3],
+                stride: [2; 3],
+                norm: true,
+                activation: PAPER_SLOPE,
+            };
+            value = b.push(&format!("deconv{n}"), &[value], Op::Deconv(deconv));
+            value = b.push(&format!("join{n}"), &[value, skips[n - 1]], Op::Concat);
+            value = b.conv(&format!("decoder{n}_1"), value, unit(width, kz));
+            value = b.conv(&format!("decoder{n}_2"), value, unit(width, kz));
+        }
+        let head = Conv { bias: true, norm: false, activation: Activation::None, ..Conv::plane(classes, 1) };
+        b.conv("head", value, head);
+        b.finish("unet3d".to_string(), Spatial::D3, Shape { channels: 1, size: [depth, height, width] })
+    }
+}
+
+/// `shortcut(x) + BLRC(BLRC(x))` of the paper's 2D network.
+fn residual(b: &mut Builder, name: &str, input: usize, channels: usize, out: usize, dilation: usize) -> usize {
+    let branch = pre_activated_pair(b, name, input, channels, out, dilation);
+    let added = out - channels;
+    let shortcut = match added {
+        0 => input,
+        _ => b.push(&format!("{name}.pad"), &[input], Op::PadChannels { front: added / 2, back: added / 2 }),
+    };
+    b.push(&format!("{name}.sum"), &[shortcut, branch], Op::Add)
+}
+
+/// Twice norm, leaky ReLU, 3x3 convolution, dropout. The second norm stands right behind the first convolution, so it is
+/// that convolution's own.
+fn pre_activated_pair(
+    b: &mut Builder,
+    name: &str,
+    input: usize,
+    channels: usize,
+    out: usize,
+    dilation: usize,
+) -> usize {
+    debug_assert!(channels <= out);
+    let conv =
+        Conv { dilation: [1, dilation, dilation], dropout: 0.25, activation: PAPER_SLOPE, ..Conv::plane(out, 3) };
+    let value = b.push(&format!("{name}.pre"), &[input], Op::Norm { activation: PAPER_SLOPE });
+    let value = b.conv(&format!("{name}.a"), value, conv.clone());
+    b.conv(&format!("{name}.b"), value, Conv { norm: false, activation: Activation::None, ..conv })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// facts of the paper's released code: 33 kernels, 31 norms, 41.5 GMAC per 256x256 slice.
+    #[test]
+    fn dilated2d_has_the_papers_counts() {
+        let net = Net::dilated2d(5, 256, 256);
+        let counts = net.counts().unwrap();
+        assert_eq!(counts.shared, 39_302_456);
+        assert_eq!(counts.norm_per_modality, 20_192);
+        assert_eq!(counts.macs / 100_000_000, 415);
+        let convs = net.layers.iter().filter(|layer| matches!(layer.op, Op::Conv(_))).count();
+        let norms = net.layers.iter().filter(|layer| layer.has_norm()).count();
+        assert_eq!((convs, norms), (33, 31));
+        assert_eq!(net.shapes().unwrap().last(), Some(&Shape::plane(5, 256, 256)));
+    }
+
+    /// facts of the paper's released code: 17 norms, 113.7 GMAC per patch.
+    #[test]
+    fn unet3d_has_the_papers_counts() {
+        let net = Net::unet3d(5, 8, 256, 256);
+        let counts = net.counts().unwrap();
+        assert_eq!(counts.shared, 2_198_613);
+        assert_eq!(counts.norm_per_modality, 2_976);
+        assert_eq!(net.layers.iter().filter(|layer| layer.has_norm()).count(), 17);
+        assert_eq!(net.shapes().unwrap().last(), Some(&Shape { channels: 5, size: [8, 256, 256] }));
+        assert_eq!(counts.macs / 100_000_000, 1137);
+    }
+
+    /// Counted by hand for base 16, one slice, 5 classes.
+    #[test]
+    fn compact_is_small_and_keeps_the_size() {
+        let net = Net::compact(1, 5, 16, 128, 160);
+        assert_eq!(net.shapes().unwrap().last(), Some(&Shape::plane(5, 128, 160)));
+        let encoder = 9 * (16 + 16 * 16 + 16 * 32 + 32 * 32 + 32 * 48 + 48 * 48 + 48 * 64 + 3 * 64 * 64);
+        let narrow = 64 * 64 + 64 * 48 + 48 * 32 + 32 * 16;
+        let decoder = 9 * 3 * (64 * 64 + 48 * 48 + 32 * 32 + 16 * 16);
+        let counts = net.counts().unwrap();
+        assert_eq!(counts.shared, encoder + narrow + decoder + 16 * 5 + 5);
+        let channels = 2 * (16 + 32 + 48 + 64 + 64) + (64 + 48 + 32 + 16) + 2 * (64 + 48 + 32 + 16);
+        assert_eq!(counts.norm_per_modality, 2 * channels);
+        assert!(Net::compact(1, 5, 16, 120, 128).shapes().is_err(), "120 is no multiple of 16");
+    }
+
+    #[test]
+    fn networks_survive_json() {
+        for net in [Net::compact(3, 5, 12, 64, 64), Net::dilated2d(5, 64, 64), Net::unet3d(5, 8, 32, 32)] {
+            let text = serde_json::to_string(&net).unwrap();
+            assert_eq!(serde_json::from_str::<Net>(&text).unwrap(), net);
+        }
+    }
+}
