@@ -1,0 +1,197 @@
+//! The network on int8 codes, from the constants of a model file: i32 sums and the contract's one rounding rule.
+//!
+//! Only the constants come from the file. What is computed comes from the manifest's network, so a wrong stride or a
+//! missing layer in the file's graph shows as a difference.
+
+use std::fmt;
+
+use contract::{
+    Modality, Net, names,
+    net::{Activation, Conv, Layer, Op, Shape},
+    quant::{Multiplier, requantise},
+};
+
+use super::{Values, source};
+use crate::model_file::{ModelFile, Tensor};
+
+/// Codes and the reals they stand for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Codes {
+    /// The codes.
+    pub values: Values<i8>,
+    /// The real that one step stands for.
+    pub scale: f32,
+    /// The code of real 0.
+    pub zero_point: i8,
+}
+
+/// A layer that the file does not hold in the form that this reference understands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    layer: String,
+    reason: String,
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "layer '{}': {}", self.layer, self.reason)
+    }
+}
+
+impl std::error::Error for Misfit {}
+
+/// What one `QLinearConv` of the file holds for one modality.
+struct Constants {
+    x: (f32, i8),
+    weight: Vec<i8>,
+    weight_scale: Vec<f32>,
+    y: (f32, i8),
+    bias: Vec<i32>,
+}
+
+/// Logit codes of one image, `[classes, d, h, w]`.
+pub fn logits(file: &ModelFile, modality: Modality, image: &[i8]) -> Result<Codes, Misfit> {
+    let mut values = all(file, modality, image)?;
+    Ok(values.swap_remove(values.len() - 1))
+}
+
+/// Every value of the network: the image, then the output of each layer.
+pub fn all(file: &ModelFile, modality: Modality, image: &[i8]) -> Result<Vec<Codes>, Misfit> {
+    let spec = file.manifest().spec;
+    let net: &Net = &spec.net;
+    let shapes = net.shapes().map_err(|error| Misfit { layer: net.name.clone(), reason: error.to_string() })?;
+    let image = Values::new(net.input, image.to_vec());
+    let mut values = vec![Codes { values: image, scale: spec.intensity.scale, zero_point: 0 }];
+    for (index, (layer, &shape)) in net.layers.iter().zip(&shapes[1..]).enumerate() {
+        let inputs: Vec<&Codes> = layer.inputs.iter().map(|&value| &values[value]).collect();
+        // The last layer's output bears the graph output's name.
+        let output = if index + 1 == net.layers.len() { names::LOGITS } else { &layer.name };
+        let codes = step(file, layer, output, &inputs, shape, modality)
+            .map_err(|reason| Misfit { layer: layer.name.clone(), reason })?;
+        values.push(codes);
+    }
+    Ok(values)
+}
+
+fn step(
+    file: &ModelFile,
+    layer: &Layer,
+    output: &str,
+    inputs: &[&Codes],
+    shape: Shape,
+    modality: Modality,
+) -> Result<Codes, String> {
+    let input = inputs[0];
+    let moved = |values: Values<i8>| Codes { values, scale: input.scale, zero_point: input.zero_point };
+    match &layer.op {
+        Op::Conv(conv) => {
+            let constants = constants(file, output, modality)?;
+            if constants.x != (input.scale, input.zero_point) {
+                let made = (input.scale, input.zero_point);
+                return Err(format!("reads codes of {:?} but they were made with {made:?}", constants.x));
+            }
+            convolve(&input.values, conv, &constants, shape)
+        }
+        Op::MaxPool { size } => Ok(moved(input.values.max_pool(*size))),
+        Op::Upsample { factor } => Ok(moved(input.values.upsample(*factor))),
+        Op::PixelShuffle { factor } => Ok(moved(input.values.pixel_shuffle(*factor))),
+        Op::PadChannels { front, back } => Ok(moved(input.values.pad_channels(*front, *back, input.zero_point))),
+        Op::Concat => {
+            if inputs.iter().any(|other| (other.scale, other.zero_point) != (input.scale, input.zero_point)) {
+                return Err("joins values of different scales".into());
+            }
+            Ok(moved(Values::concat(&inputs.iter().map(|codes| &codes.values).collect::<Vec<_>>())))
+        }
+        Op::Deconv(_) | Op::Norm { .. } | Op::Add => Err("has no int8 form yet".into()),
+    }
+}
+
+/// Inputs of `QLinearConv` by position: x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, B.
+fn constants(file: &ModelFile, output: &str, modality: Modality) -> Result<Constants, String> {
+    let node = file.maker(output).ok_or_else(|| format!("the file makes no value '{output}'"))?;
+    if node.op != "QLinearConv" || node.inputs.len() != 9 {
+        return Err(format!("expected a QLinearConv of 9 inputs, the file has {} of {}", node.op, node.inputs.len()));
+    }
+    let tensor = |input: usize| constant(file, &node.inputs[input], modality);
+    let number = |input: usize| -> Result<f32, String> { one(&tensor(input)?.f32s()) };
+    let code = |input: usize| -> Result<i8, String> { one(&tensor(input)?.i8s()) };
+    if tensor(5)?.i8s().iter().any(|&zero| zero != 0) {
+        return Err("weights must be symmetric".into());
+    }
+    Ok(Constants {
+        x: (number(1)?, code(2)?),
+        weight: tensor(3)?.i8s(),
+        weight_scale: tensor(4)?.f32s(),
+        y: (number(6)?, code(7)?),
+        bias: tensor(8)?.i32s(),
+    })
+}
+
+/// A constant, or the modality's row of a table.
+fn constant(file: &ModelFile, value: &str, modality: Modality) -> Result<Tensor, String> {
+    if let Some(tensor) = file.tensors.get(value) {
+        return Ok(tensor.clone());
+    }
+    match file.maker(value) {
+        Some(node) if node.op == "Gather" && node.inputs[1] == names::MODALITY => {
+            let table = file.tensors.get(&node.inputs[0]).ok_or_else(|| format!("'{value}' gathers no constant"))?;
+            Ok(table.row(modality.index()))
+        }
+        _ => Err(format!("'{value}' is neither a constant nor a row of a table")),
+    }
+}
+
+fn one<T: Copy>(values: &[T]) -> Result<T, String> {
+    match values {
+        [value] => Ok(*value),
+        _ => Err(format!("expected one value, got {}", values.len())),
+    }
+}
+
+fn convolve(input: &Values<i8>, conv: &Conv, constants: &Constants, shape: Shape) -> Result<Codes, String> {
+    let (x_zero, (y_scale, y_zero)) = (i32::from(constants.x.1), constants.y);
+    let mut multipliers = vec![];
+    for channel in 0..conv.out_channels {
+        // One scale may stand for all channels.
+        let weight_scale = constants.weight_scale[channel.min(constants.weight_scale.len() - 1)];
+        let multiplier = Multiplier::new(constants.x.0, weight_scale, y_scale);
+        multipliers.push(multiplier.ok_or_else(|| format!("channel {channel} has no positive multiplier"))?);
+    }
+    // A real floor of 0 is the code of 0. A leak would need a table of its own.
+    let floor = match conv.activation {
+        Activation::None => i8::MIN,
+        Activation::Relu => y_zero,
+        Activation::LeakyRelu(_) => return Err("has no int8 form yet".into()),
+    };
+    let values = Values::build(shape, |o, position| {
+        let sum = constants.bias[o] + taps(input, conv, &constants.weight, x_zero, o, position);
+        requantise(sum, multipliers[o], y_zero).max(floor)
+    });
+    Ok(Codes { values, scale: y_scale, zero_point: y_zero })
+}
+
+/// Sum of weight times code above zero, over the taps of one output.
+fn taps(input: &Values<i8>, conv: &Conv, weight: &[i8], zero: i32, o: usize, [z, y, x]: [usize; 3]) -> i32 {
+    let (pads, [kd, kh, kw]) = (conv.pads(), conv.kernel);
+    let group_in = input.shape.channels / conv.groups;
+    let first = o / (conv.out_channels / conv.groups) * group_in;
+    let from = |axis: usize, position: usize, tap: usize| {
+        let coordinate = (position * conv.stride[axis] + tap * conv.dilation[axis]) as isize - pads[axis] as isize;
+        source(coordinate, input.shape.size[axis], conv.padding)
+    };
+    let mut sum = 0;
+    for i in 0..group_in {
+        for dz in 0..kd {
+            let Some(sz) = from(0, z, dz) else { continue };
+            for dy in 0..kh {
+                let Some(sy) = from(1, y, dy) else { continue };
+                for dx in 0..kw {
+                    let Some(sx) = from(2, x, dx) else { continue };
+                    let tap = weight[(((o * group_in + i) * kd + dz) * kh + dy) * kw + dx];
+                    sum += i32::from(tap) * (i32::from(input.at(first + i, [sz, sy, sx])) - zero);
+                }
+            }
+        }
+    }
+    sum
+}
