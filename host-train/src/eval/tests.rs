@@ -1,0 +1,116 @@
+use contract::Modality;
+use volume::{DatasetWriter, Geometry, read_labels};
+
+use super::*;
+use crate::data::{Part, load, tests::spec_of};
+
+/// Two boxes and a slice of air, 2 x 2 x 5 mm, 24 x 20 x 6 voxels.
+const DIMS: [usize; 3] = [24, 20, 6];
+
+fn scan() -> (Vec<i16>, Vec<u8>) {
+    let inside = |at: [usize; 3], from: [usize; 3], to: [usize; 3]| (0..3).all(|i| (from[i]..to[i]).contains(&at[i]));
+    let class = |index: usize| {
+        let at = [index % 24, index / 24 % 20, index / 480];
+        if inside(at, [3, 4, 1], [11, 12, 4]) { 1 } else { 4 * u8::from(inside(at, [14, 6, 2], [20, 15, 5])) }
+    };
+    let labels: Vec<u8> = (0..24 * 20 * 6).map(class).collect();
+    let raw = |(index, &label): (usize, &u8)| match index / 480 {
+        5 => -1000,
+        _ => [-100, 60, 0, 0, 120][usize::from(label)] + (index % 3) as i16,
+    };
+    (labels.iter().enumerate().map(raw).collect(), labels)
+}
+
+/// A CT data set of one test case, stored the other way round.
+fn data_set(folder: &Path) {
+    let geometry = Geometry::from_codes("RAS", DIMS, [2., 2., 5.]).unwrap();
+    let ((raw, labels), spec) = (scan(), spec_of(1, 32, 32, 2.));
+    let mut writer = DatasetWriter::create(folder, Modality::Ct, &spec.labels).unwrap();
+    writer.add(Part::Test, "boxes", &geometry, &raw, &labels).unwrap();
+    writer.finish().unwrap();
+}
+
+/// Answers with the truth of the slices it is asked for, in their order.
+fn perfect(case: &Case) -> impl FnMut(&[f32], usize) -> Vec<u8> + use<> {
+    let slices: Vec<Vec<u8>> =
+        (0..case.depth()).filter(|&z| case.usable[z]).map(|z| case.slice_labels(z).to_vec()).collect();
+    let mut asked = slices.into_iter();
+    move |_, n| asked.by_ref().take(n).flatten().collect()
+}
+
+fn dices(scores: &Scores) -> Vec<Option<f64>> {
+    scores.cases[0].organs.iter().map(|organ| organ.dice).collect()
+}
+
+#[test]
+fn a_perfect_network_is_perfect_where_the_grids_coincide() {
+    let folder = tempfile::tempdir().unwrap();
+    data_set(folder.path());
+    let spec = spec_of(1, 32, 32, 2.);
+    let cases = load(folder.path(), Modality::Ct, Part::Test, &spec).unwrap();
+    assert_eq!(cases[0].usable, [true, true, true, true, true, false]);
+    let scores = evaluate(&cases, &spec, &mut perfect(&cases[0])).unwrap();
+    assert_eq!(dices(&scores), [Some(1.), None, None, Some(1.)]);
+    let liver = &scores.cases[0].organs[0];
+    assert_eq!((liver.hd95_mm, liver.assd_mm), (Some(0.), Some(0.)));
+    assert_eq!(scores.mean_dice(Modality::Ct), Some(1.));
+}
+
+/// A model pixel of 3 mm on scanner pixels of 2 mm: a straight edge is off by at most half of each pixel, 2.5 mm, in
+/// plane. With every edge off by less than 1.25 pixels, a box of a x b loses or gains at most 2 * 1.25 * (a + b) pixels.
+#[test]
+fn a_perfect_network_is_limited_by_resampling_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    data_set(folder.path());
+    let spec = spec_of(1, 32, 32, 3.);
+    let cases = load(folder.path(), Modality::Ct, Part::Test, &spec).unwrap();
+    let scores = evaluate(&cases, &spec, &mut perfect(&cases[0])).unwrap();
+    for (organ, [a, b]) in [(0, [8., 8.]), (3, [6., 9.])] {
+        let score = &scores.cases[0].organs[organ];
+        let worst = 1. - 2.5 * (a + b) / (2. * a * b);
+        assert!(score.dice.unwrap() > worst && score.dice.unwrap() < 1., "{score:?}, expected over {worst}");
+        assert!(score.hd95_mm.unwrap() <= 2.5 * 2f64.sqrt(), "{score:?}");
+    }
+}
+
+#[test]
+fn label_maps_come_back_from_files_with_the_same_scores() {
+    let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    data_set(folder.path());
+    let spec = spec_of(1, 32, 32, 3.);
+    let cases = load(folder.path(), Modality::Ct, Part::Test, &spec).unwrap();
+    let direct = evaluate_into(&cases, &spec, Some(out.path()), &mut perfect(&cases[0])).unwrap();
+    let again = score_files(folder.path(), Modality::Ct, Part::Test, &spec.labels, out.path()).unwrap();
+    assert_eq!(direct, again);
+    let labels = predict_case(&cases[0], &spec, &mut perfect(&cases[0])).unwrap();
+    let table = volume::LabelTable::identity(&spec.labels);
+    let file = read_labels(out.path().join("boxes.nii.gz"), &table).unwrap();
+    assert_eq!(file.classes, labels);
+    assert_eq!(file.geometry.affine(), cases[0].geometry.affine());
+    assert_eq!(file.geometry.codes(), "RAS");
+}
+
+#[test]
+fn missing_and_misplaced_files_are_named() {
+    let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    data_set(folder.path());
+    let spec = spec_of(1, 32, 32, 2.);
+    let score = || score_files(folder.path(), Modality::Ct, Part::Test, &spec.labels, out.path());
+    assert!(score().unwrap_err().to_string().contains("boxes.nii.gz"));
+    let shifted = Geometry::from_codes("RAS", DIMS, [2., 2., 4.]).unwrap();
+    volume::write_labels(out.path().join("boxes.nii.gz"), &shifted, &scan().1).unwrap();
+    let message = score().unwrap_err().to_string();
+    assert!(message.contains("24x20x6 voxels") && message.contains("4.000"), "{message}");
+}
+
+#[test]
+fn a_network_that_answers_nonsense_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    data_set(folder.path());
+    let spec = spec_of(1, 32, 32, 2.);
+    let cases = load(folder.path(), Modality::Ct, Part::Test, &spec).unwrap();
+    let short = evaluate(&cases, &spec, &mut |_, _| vec![0; 7]).unwrap_err().to_string();
+    assert!(short.contains("7 predicted labels, expected 5120"), "{short}");
+    let class = evaluate(&cases, &spec, &mut |_, n| vec![5; n * 1024]).unwrap_err().to_string();
+    assert!(class.contains("predicted class 5, expected less than 5"), "{class}");
+}
