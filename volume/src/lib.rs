@@ -5,10 +5,14 @@
 //! the grid they came from: a [`Geometry`] remembers the way.
 
 pub mod atomic;
+pub mod dataset;
 mod error;
 mod geometry;
+pub mod metrics;
 pub mod nifti;
+pub mod overlay;
 
+pub use dataset::{Case, Dataset, DatasetWriter, Split};
 pub use error::{Fault, VolumeError};
 pub use geometry::Geometry;
 pub use nifti::{Image, LabelTable, Labels, read_image, read_labels, write_image, write_labels};
