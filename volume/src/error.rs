@@ -46,7 +46,7 @@ pub enum Fault {
         expected: usize,
     },
     /// Neither magic nor header size fit.
-    #[error("not a NIfTI-1 file: header size {size} and magic {magic:?}, expected 348 and \"n+1\"")]
+    #[error("not a NIfTI-1 file: header size {size} and magic \"{magic}\", expected 348 and \"n+1\"")]
     NotNifti {
         /// The first field of the header.
         size: i32,
