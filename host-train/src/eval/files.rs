@@ -1,6 +1,9 @@
 //! Predicted label maps as NIfTI files, `<case>.nii.gz` in the grid of the case's image.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use contract::{LabelMap, Modality};
 use volume::{Fault, Geometry, LabelTable, VolumeError, dataset, read_labels, write_labels};
@@ -8,8 +11,9 @@ use volume::{Fault, Geometry, LabelTable, VolumeError, dataset, read_labels, wri
 use super::{CaseScore, Scores, agreements};
 use crate::data::{self, Case, DataError, Part};
 
-/// Writes a label map, canonical `[z][y][x]`, in the geometry of the case's image.
+/// Writes a label map, canonical `[z][y][x]`, in the geometry of the case's image. Makes the folder.
 pub fn write_prediction(folder: &Path, case: &Case, labels: &[u8]) -> Result<(), DataError> {
+    fs::create_dir_all(folder).map_err(|error| VolumeError::new(folder, error))?;
     Ok(write_labels(folder.join(format!("{}.nii.gz", case.name)), &case.geometry, labels)?)
 }
 

@@ -100,10 +100,5 @@ fn agreements(
     labels.organs().map(organ).collect()
 }
 
-/// Scores for people: one row per modality and organ, mean and standard deviation over the cases.
-pub fn table(scores: &Scores) -> String {
-    scores.to_string()
-}
-
 #[cfg(test)]
 mod tests;
