@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Training: one network, unpaired CT and MRI, knowledge distillation between the two.
+
+pub mod adam;
+pub mod augment;
+pub mod checkpoint;
+pub mod data;
+pub mod device;
+pub mod eval;
+pub mod loss;
+pub mod metrics;
+pub mod net;
+pub mod run;
+pub mod sampler;
+pub mod schedule;
+pub mod state;
+pub mod store;
+pub mod topology;
+pub mod trainer;
+pub mod validation;
+
+#[cfg(test)]
+mod test_support;

@@ -1,2 +1,17 @@
-//! Placeholder.
-fn main() {}
+//! `gantry-train`: see [`cli`] for the commands.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything asks libtorch whether there is CUDA: it remembers the first answer.
+    host_train::device::open_cuda();
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The command line: what was typed, what it means, what is done.
+
+mod eval;
+mod phantom;
+mod progress;
+mod train;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use host_train::device;
+
+/// Trains one compact network on unpaired CT and MRI scans, with shared convolutions, a set of norms per modality and
+/// knowledge distillation between the two.
+#[derive(Parser)]
+#[command(name = "gantry-train", version, after_help = EXAMPLE)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLE: &str = "\
+Example, from nothing to scores (about ten minutes on two cores):
+  gantry-train phantom --out data
+  gantry-train train --ct data/Dataset001_PhantomCT --mr data/Dataset002_PhantomMR --out run
+  gantry-train eval --checkpoint run/best.safetensors --ct data/Dataset001_PhantomCT --mr data/Dataset002_PhantomMR
+
+Your own scans go into folders of the same shape (nnU-Net raw: imagesTr, labelsTr, imagesTs, labelsTs, dataset.json).";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a network; writes checkpoints and metrics into a folder
+    Train(Box<train::Arguments>),
+    /// Score a checkpoint: Dice, HD95 and ASSD per organ and modality
+    Eval(eval::Arguments),
+    /// Make synthetic CT and MRI data sets
+    Phantom(phantom::Arguments),
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DeviceArgument {
+    /// The processor
+    Cpu,
+    /// The first CUDA device, or an error
+    Cuda,
+    /// CUDA if it works, the processor otherwise
+    Auto,
+}
+
+impl DeviceArgument {
+    fn choose(self) -> Result<tch::Device, device::DeviceError> {
+        device::choose(match self {
+            Self::Cpu => device::Choice::Cpu,
+            Self::Cuda => device::Choice::Cuda,
+            Self::Auto => device::Choice::Auto,
+        })
+    }
+}
+
+/// Runs what the command line asks for.
+pub fn run() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Phantom(arguments) => phantom::run(&arguments),
+    }
+}

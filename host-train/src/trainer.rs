@@ -1,0 +1,222 @@
+//! One optimiser step, and all the state that the next one depends on.
+//!
+//! A [`Trainer`] is a pure function of its settings, its state and the two batches: dropout is seeded by the step, batches
+//! are made by step number elsewhere. That is what makes a resumed training equal an uninterrupted one, bit for bit.
+
+use contract::{Modality, ModelSpec, NetError};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor, autocast};
+
+use crate::{
+    adam::Adam,
+    augment::Augment,
+    loss::{Absent, Pixels, distillation},
+    net::{Network, Role, Variable, channels_last},
+    sampler::Batch,
+    schedule::Schedule,
+    topology::Topology,
+};
+
+/// Weight of each term of the objective; the defaults are the paper's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Objective {
+    /// Of both Dice losses.
+    pub dice: f64,
+    /// Of both cross-entropies.
+    pub ce: f64,
+    /// Of the distillation, where the topology has it.
+    pub kd: f64,
+    /// Of `0.5 * |W|^2` over convolution kernels.
+    pub l2: f64,
+    /// Of the distillation's softmax.
+    pub temperature: f64,
+    /// Classes that one batch lacks.
+    pub absent: Absent,
+}
+
+impl Default for Objective {
+    fn default() -> Self {
+        Self { dice: 1., ce: 1., kd: 0.5, l2: 1e-4, temperature: 2., absent: Absent::Masked }
+    }
+}
+
+/// Everything but data and device that decides the outcome of a training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// What is shared.
+    pub topology: Topology,
+    /// The model.
+    pub spec: ModelSpec,
+    /// Optimiser steps in all.
+    pub steps: u64,
+    /// Slices per step and modality.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub rate: f64,
+    /// Its course.
+    pub schedule: Schedule,
+    /// Of weights, sampling, augmentation and dropout.
+    pub seed: u64,
+    /// The loss.
+    pub objective: Objective,
+    /// Random variations of the slices.
+    pub augment: Augment,
+    /// Cases per modality that are held out.
+    pub held_out: usize,
+}
+
+/// Number format of a step's convolutions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Amp {
+    /// f32.
+    Off,
+    /// Automatic mixed precision: bf16 where libtorch finds it safe (CUDA). Losses and norms stay f32.
+    Bf16,
+}
+
+/// The terms of one step's objective, unweighted, in the order of [`Modality::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Terms {
+    /// In [-1, 0].
+    pub dice: [f64; 2],
+    /// Weighted cross-entropy.
+    pub ce: [f64; 2],
+    /// Distillation; measured for every topology, part of the objective for one.
+    pub kd: f64,
+    /// `0.5 * |W|^2` over kernels, times its weight.
+    pub l2: f64,
+}
+
+impl Terms {
+    /// Whether the training is still one.
+    pub fn is_finite(&self) -> bool {
+        [self.dice[0], self.dice[1], self.ce[0], self.ce[1], self.kd, self.l2].iter().all(|term| term.is_finite())
+    }
+}
+
+/// Networks in training.
+#[derive(Debug)]
+pub struct Trainer {
+    settings: Settings,
+    device: Device,
+    amp: Amp,
+    networks: Vec<Network>,
+    adam: Adam,
+    step: u64,
+}
+
+impl Trainer {
+    /// Fresh networks.
+    pub fn new(settings: Settings, device: Device, amp: Amp) -> Result<Self, NetError> {
+        let networks = settings.topology.networks(&settings.spec.net, settings.seed, device)?;
+        let adam = Adam::new(&variables(&networks));
+        Ok(Self { settings, device, amp, networks, adam, step: 0 })
+    }
+
+    /// What was asked for.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Steps made.
+    pub const fn steps_made(&self) -> u64 {
+        self.step
+    }
+
+    /// Learning rate of the next step.
+    pub fn rate(&self) -> f64 {
+        self.settings.schedule.rate(self.settings.rate, self.step, self.settings.steps)
+    }
+
+    /// One network, or for individual training one per modality.
+    pub fn networks(&self) -> &[Network] {
+        &self.networks
+    }
+
+    /// The network that segments a modality.
+    pub fn network(&self, modality: Modality) -> &Network {
+        let knows = |network: &&Network| network.modalities().contains(&modality);
+        self.networks.iter().find(knows).expect("every topology has both modalities")
+    }
+
+    /// One joint step on a CT and an MR batch. The terms are computed anyway; they are read, which makes a GPU wait,
+    /// only when `read` asks for them.
+    pub fn step(&mut self, batches: [&Batch; 2], read: bool) -> Option<Terms> {
+        // Dropout draws from libtorch's generator: seeded by the step, it needs no saving.
+        tch::manual_seed((self.settings.seed ^ self.step.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as i64);
+        let pixels: [Pixels; 2] = core::array::from_fn(|index| self.pixels(Modality::ALL[index], batches[index]));
+        let objective = self.settings.objective;
+        let dice = [pixels[0].dice(), pixels[1].dice()];
+        let ce = [pixels[0].cross_entropy(), pixels[1].cross_entropy()];
+        let kd = distillation(&pixels[0], &pixels[1], objective.temperature, objective.absent);
+        let mut total = (&dice[0] + &dice[1]) * objective.dice + (&ce[0] + &ce[1]) * objective.ce;
+        if self.settings.topology.distils() {
+            total += &kd * objective.kd;
+        }
+        total.backward();
+        let terms = read.then(|| {
+            let value = |tensor: &Tensor| tensor.double_value(&[]);
+            Terms {
+                dice: [value(&dice[0]), value(&dice[1])],
+                ce: [value(&ce[0]), value(&ce[1])],
+                kd: value(&kd),
+                l2: objective.l2 * self.half_square(),
+            }
+        });
+        let rate = self.rate();
+        self.adam.step(&variables(&self.networks), self.step, rate, objective.l2);
+        self.step += 1;
+        terms
+    }
+
+    fn pixels(&self, modality: Modality, batch: &Batch) -> Pixels {
+        let image = image(&self.settings.spec, &batch.images, batch.n, self.device);
+        let labels = Tensor::from_slice(&batch.labels).to_device(self.device);
+        let network = self.network(modality);
+        let logits = match self.amp {
+            Amp::Off => network.forward(&image, modality, true),
+            Amp::Bf16 => autocast(true, || network.forward(&image, modality, true)),
+        };
+        Pixels::new(&logits, &labels)
+    }
+
+    fn half_square(&self) -> f64 {
+        let kernels = variables(&self.networks).into_iter().filter(|variable| variable.role == Role::Kernel);
+        kernels.map(|kernel| 0.5 * kernel.tensor.detach().square().sum(Kind::Double).double_value(&[])).sum()
+    }
+
+    /// Every tensor that the next step depends on, with a unique name each.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let mut state = vec![];
+        let prefixed = self.networks.len() > 1;
+        let mut moments = self.adam.moments().iter();
+        for network in &self.networks {
+            let prefix = if prefixed { format!("{}/", network.modalities()[0]) } else { String::new() };
+            for Variable { name, tensor, .. } in network.variables() {
+                let [mean, square] = moments.next().expect("two moments per variable");
+                for (kind, tensor) in [("value", tensor), ("adam.mean", mean), ("adam.square", square)] {
+                    state.push((format!("{prefix}{name}/{kind}"), tensor.shallow_clone()));
+                }
+            }
+            let running = network.running().into_iter();
+            state.extend(running.map(|(name, tensor)| (format!("{prefix}{name}"), tensor.shallow_clone())));
+        }
+        state
+    }
+
+    /// Says that [`Self::state`] was filled from a file written after `step` steps.
+    pub(crate) fn set_steps_made(&mut self, step: u64) {
+        self.step = step;
+    }
+}
+
+fn variables(networks: &[Network]) -> Vec<Variable<'_>> {
+    networks.iter().flat_map(Network::variables).collect()
+}
+
+/// Reals `[n, slices, h, w]` in plain memory as the network's input.
+pub fn image(spec: &ModelSpec, reals: &[f32], n: usize, device: Device) -> Tensor {
+    let shape = [n, spec.slices(), spec.grid.height, spec.grid.width].map(|side| side as i64);
+    channels_last(&Tensor::from_slice(reals).view(shape).to_device(device))
+}

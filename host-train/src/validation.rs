@@ -1,0 +1,94 @@
+//! Dice on held-out training cases, on the model's grid: quick enough to be asked for often. Scores on the scanner's grid,
+//! with distances in mm, are the business of `eval`.
+
+use contract::{Modality, ModelSpec};
+use tch::Tensor;
+
+use crate::{
+    data::{Case, reals},
+    net::Network,
+    trainer::image,
+};
+
+/// Slices per forward pass.
+const BATCH: usize = 16;
+
+/// Mean Dice per organ over the cases of one modality.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrganDice {
+    /// Of the cases.
+    pub modality: Modality,
+    /// Organ and mean Dice over the cases that have the organ or were said to; `None` if none.
+    pub organs: Vec<(String, Option<f64>)>,
+}
+
+/// One per modality that has held-out cases.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Validation(pub Vec<OrganDice>);
+
+impl OrganDice {
+    /// Mean over the organs that have a value.
+    pub fn mean(&self) -> Option<f64> {
+        mean(self.organs.iter().filter_map(|(_, dice)| *dice))
+    }
+}
+
+impl Validation {
+    /// Mean over some modalities; `None` without cases.
+    pub fn mean(&self, modalities: &[Modality]) -> Option<f64> {
+        mean(self.0.iter().filter(|scores| modalities.contains(&scores.modality)).filter_map(OrganDice::mean))
+    }
+}
+
+/// Scores a network on cases of one modality.
+pub fn validate(network: &Network, spec: &ModelSpec, modality: Modality, cases: &[Case]) -> OrganDice {
+    let mut values = vec![vec![]; spec.labels.classes()];
+    for case in cases {
+        let (mut both, mut either) = (vec![0u64; spec.labels.classes()], vec![0u64; spec.labels.classes()]);
+        let all: Vec<usize> = (0..case.depth()).filter(|&z| case.usable[z]).collect();
+        for chunk in all.chunks(BATCH) {
+            let predicted = predict(network, spec, modality, &reals_of(case, spec, chunk), chunk.len());
+            let truth = chunk.iter().flat_map(|&z| case.slice_labels(z));
+            for (&a, &b) in predicted.iter().zip(truth) {
+                either[usize::from(a)] += 1;
+                either[usize::from(b)] += 1;
+                both[usize::from(a)] += u64::from(a == b);
+            }
+        }
+        for (class, values) in values.iter_mut().enumerate().filter(|&(class, _)| either[class] > 0) {
+            values.push(2. * both[class] as f64 / either[class] as f64);
+        }
+    }
+    let organ =
+        |(class, label): (u8, &contract::Label)| (label.name.clone(), mean(values[usize::from(class)].iter().copied()));
+    OrganDice { modality, organs: spec.labels.organs().map(organ).collect() }
+}
+
+/// Classes `[n, h, w]` of reals `[n, slices, h, w]`, a few slices at a time.
+pub fn predict(network: &Network, spec: &ModelSpec, modality: Modality, reals: &[f32], n: usize) -> Vec<u8> {
+    let area = spec.grid.height * spec.grid.width;
+    let mut labels = Vec::with_capacity(n * area);
+    for part in reals.chunks(BATCH * spec.slices() * area) {
+        let slices = part.len() / (spec.slices() * area);
+        let classes: Tensor = network.labels(&image(spec, part, slices, network.device()), modality);
+        let start = labels.len();
+        labels.resize(start + slices * area, 0);
+        classes.contiguous().copy_data(&mut labels[start..], slices * area);
+    }
+    labels
+}
+
+fn reals_of(case: &Case, spec: &ModelSpec, slices: &[usize]) -> Vec<f32> {
+    let mut codes = vec![0; spec.slices() * spec.grid.height * spec.grid.width];
+    let mut images = Vec::with_capacity(slices.len() * codes.len());
+    for &z in slices {
+        case.image(z, spec.slices(), &mut codes);
+        images.extend(reals(&codes, spec));
+    }
+    images
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0., 0u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
