@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Checkpoint to ONNX, on the host, once: fold the norms, watch the network on real slices, quantise, write.
+//!
+//! ```text
+//! checkpoint.safetensors -> checkpoint -> fold -> float ----------------------> model.f32.onnx
+//!                                           |       `-> calibrate -> quantise -> int8 -> model.onnx
+//!                            data sets -> samples -------^   (factors)             `-> report
+//! ```
+//! Everything is a function from data to data; only the program touches files.
+
+pub mod branch;
+pub mod calibrate;
+pub mod checkpoint;
+pub mod engine;
+mod error;
+mod export;
+pub mod factors;
+pub mod float;
+pub mod fold;
+pub mod inspect;
+pub mod int8;
+pub mod onnx;
+pub mod quantise;
+pub mod report;
+pub mod samples;
+
+pub use checkpoint::Checkpoint;
+pub use error::ExportError;
+pub use export::{Export, export, export_float, export_int8};
+pub use fold::Folded;

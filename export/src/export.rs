@@ -1,0 +1,115 @@
+//! The steps of an export, from a folded network and calibration slices to the bytes of both files.
+
+use contract::{
+    Modality, VERSION, golden,
+    manifest::{Golden, MANIFEST_KEY, Manifest, Precision},
+};
+use sha2::{Digest, Sha256};
+use tract_onnx::pb::ModelProto;
+
+use crate::{
+    ExportError,
+    branch::{LABELS, LOGITS},
+    calibrate::{Method, Sample, observe},
+    engine::Runner,
+    float,
+    fold::Folded,
+    int8::{self, Format},
+    onnx::encode,
+    quantise::Quantised,
+    report::{Report, Sizes, measure},
+};
+
+/// Both files of a network, and how well one stands for the other.
+pub struct Export {
+    /// `model.onnx`.
+    pub int8: Vec<u8>,
+    /// `model.f32.onnx`.
+    pub float: Vec<u8>,
+    /// Layer by layer.
+    pub report: Report,
+}
+
+/// The f32 file.
+pub fn export_float(folded: &Folded) -> ModelProto {
+    float::write(folded, &metadata(folded, Precision::F32, vec![]))
+}
+
+/// Calibrates, quantises, and writes both files to memory. `progress` is called once per calibration slice.
+pub fn export(
+    folded: &Folded,
+    samples: &[Sample],
+    method: Method,
+    format: Format,
+    progress: impl FnMut(),
+) -> Result<Export, ExportError> {
+    let float = export_float(folded);
+    let ranges = observe(folded, &float, samples, method, progress)?;
+    let quantised = Quantised::new(folded, &ranges)?;
+    let int8 = export_int8(folded, &quantised, Format::Qoperator)?;
+    let layers = measure(folded, &quantised, [&float, &int8], &ranges, samples)?;
+    let count = |&modality| samples.iter().filter(|sample| sample.modality == modality).count();
+    let second_modality_bytes = match folded.spec.modalities.as_slice() {
+        [first, _] => encode(&int8).len() - encode(&single_branch(folded, &ranges, *first)?).len(),
+        _ => 0,
+    };
+    let int8 = if format == Format::Qoperator { int8 } else { export_int8(folded, &quantised, format)? };
+    let (int8, float) = (encode(&int8), encode(&float));
+    let sizes = Sizes { int8_bytes: int8.len(), f32_bytes: float.len(), second_modality_bytes };
+    let calibration = match method {
+        Method::MinMax => "minmax".to_string(),
+        Method::Percentile(percent) => format!("percentile={percent}"),
+    };
+    let slices = folded.spec.modalities.iter().map(count).collect();
+    Ok(Export { int8, float, report: Report { calibration, slices, sizes, layers } })
+}
+
+/// The int8 file of one branch of a model with two.
+fn single_branch(
+    folded: &Folded,
+    ranges: &[Vec<crate::calibrate::Range>],
+    modality: Modality,
+) -> Result<ModelProto, ExportError> {
+    let single = folded.specialise(modality)?;
+    let row = folded.spec.modalities.iter().position(|&other| other == modality).unwrap_or(0);
+    let quantised = Quantised::new(&single, &ranges[row..=row])?;
+    export_int8(&single, &quantised, Format::Qoperator)
+}
+
+/// The int8 file, with the digests that every machine must reproduce.
+pub fn export_int8(folded: &Folded, quantised: &Quantised, format: Format) -> Result<ModelProto, ExportError> {
+    let bare = int8::write(folded, quantised, format, &[]);
+    // Engines may run a QDQ graph in float, whose last bits differ: no digests.
+    let golden = match format {
+        Format::Qoperator => goldens(folded, &bare)?,
+        Format::Qdq => vec![],
+    };
+    Ok(int8::write(folded, quantised, format, &metadata(folded, Precision::Int8, golden)))
+}
+
+fn goldens(folded: &Folded, model: &ModelProto) -> Result<Vec<Golden>, ExportError> {
+    let (spec, input) = (&folded.spec, folded.shapes[0]);
+    let digest = |&modality: &Modality| {
+        let mut image = vec![0; input.elements()];
+        golden::codes(modality, spec.grid.height, spec.grid.width, &mut image);
+        let outputs = Runner::new(model, modality, &[LOGITS, LABELS])?.run_i8(&image)?;
+        let sha256 = |values: &[i8]| {
+            let bytes: Vec<u8> = values.iter().map(|&value| value as u8).collect();
+            Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        Ok(Golden { modality, logits_sha256: sha256(&outputs[0]), labels_sha256: sha256(&outputs[1]) })
+    };
+    spec.modalities.iter().map(digest).collect()
+}
+
+fn metadata(folded: &Folded, precision: Precision, golden: Vec<Golden>) -> [(&'static str, String); 1] {
+    let manifest = Manifest {
+        contract: VERSION,
+        spec: folded.spec.clone(),
+        precision,
+        golden,
+        provenance: folded.provenance.clone(),
+    };
+    // Numbers, text and lists only: nothing in it that JSON cannot hold.
+    [(MANIFEST_KEY, serde_json::to_string(&manifest).expect("a manifest is plain data"))]
+}
