@@ -1,1 +1,21 @@
-//! Placeholder.
+//! The product on the edge: loads one `model.onnx`, fixes the modality, and segments slices.
+//!
+//! Start-up may parse, allocate and refuse with many words; the slice loop does none of the three. A library as well as a
+//! program, so that tests and benches run what the device runs.
+
+pub mod bench;
+mod codes;
+pub mod engine;
+mod error;
+pub mod inspect;
+mod model;
+pub mod segment;
+pub mod selftest;
+mod slices;
+pub mod timing;
+
+pub use codes::Code;
+pub use engine::{Engine, Logits};
+pub use error::{EdgeError, slice_code};
+pub use model::Model;
+pub use slices::Segmenter;

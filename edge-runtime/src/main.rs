@@ -1,2 +1,106 @@
-//! Placeholder.
-fn main() {}
+//! `gantry-edge`: what was typed, what it means, what is done.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{BenchArgs, Cli, Command, ModelArgs, run, tables};
+use edge_runtime::{Code, EdgeError, Engine, Model, bench, inspect, selftest};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Bad input, in all of Gantry's programs; clap uses it for bad arguments too.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Segment(args) => run::segment(&args),
+        Command::Inspect(args) => inspect_model(&args),
+        Command::Selftest(args) => self_test(&args),
+        Command::Bench(args) => bench_model(&args),
+        Command::FirstSlice(args) => bench::first_slice(&args.model, args.modality).map(|()| true),
+        Command::Codes => {
+            tables::codes();
+            Ok(true)
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(REFUSED),
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+/// An error in words: code, message, what to do.
+fn complain(error: &EdgeError) {
+    let code: Code = error.code();
+    eprintln!("error [{code}]: {error}\n  hint: {}", code.advice());
+}
+
+/// Prints a report as JSON. Reports are plain data; only a closed pipe can fail.
+fn print_json(report: &impl serde::Serialize) {
+    match serde_json::to_string_pretty(report) {
+        Ok(text) => println!("{text}"),
+        Err(error) => eprintln!("error: the report is no JSON: {error}"),
+    }
+}
+
+/// A bar for long work, on stderr, gone when done.
+fn progress_bar(length: usize, what: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length as u64).with_message(what.to_string());
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// Says which convolutions do not run in int8 although the file is int8.
+fn warn_of_float(model: &Model, engine: &Engine) {
+    let layers: Vec<&str> = engine.float_convolutions().map(|layer| layer.name.as_str()).collect();
+    if model.is_int8() && !layers.is_empty() {
+        let path = model.path.display();
+        eprintln!("warning: {path}: on this machine these convolutions do not run in int8: {}", layers.join(", "));
+    }
+}
+
+fn inspect_model(args: &ModelArgs) -> Result<bool, EdgeError> {
+    let model = Model::load(&args.model)?;
+    let engine = Engine::new(&model)?;
+    let inspection = inspect::inspect(&model, &engine)?;
+    if args.json {
+        print_json(&inspection)
+    } else {
+        tables::inspection(&inspection)
+    }
+    Ok(true)
+}
+
+fn self_test(args: &ModelArgs) -> Result<bool, EdgeError> {
+    let model = Model::load(&args.model)?;
+    let mut engine = Engine::new(&model)?;
+    warn_of_float(&model, &engine);
+    let answers = selftest::answers(&model, &mut engine)?;
+    if args.json {
+        print_json(&tables::answers_json(&answers))
+    } else {
+        tables::answers(&answers)
+    }
+    // Last, so that the digests are seen whatever they are.
+    Ok(answers.iter().all(|answer| answer.pass().unwrap_or(!model.is_int8())))
+}
+
+fn bench_model(args: &BenchArgs) -> Result<bool, EdgeError> {
+    let bar = progress_bar(args.runs, "slices per modality");
+    let program = std::env::current_exe().ok();
+    let report = bench::run(&args.model, args.runs, program.as_deref(), |round| bar.set_position(round as u64));
+    bar.finish_and_clear();
+    let report = report?;
+    if args.json {
+        print_json(&report)
+    } else {
+        tables::bench(&report)
+    }
+    Ok(true)
+}

@@ -1,0 +1,97 @@
+//! `gantry-edge segment`: every volume in turn, each unharmed by the others' refusals.
+
+use std::path::Path;
+
+use contract::Modality;
+use edge_runtime::{
+    EdgeError, Engine, Model,
+    segment::{self, Segmented, VolumeReport},
+    selftest,
+    timing::{StageSummaries, Stages},
+};
+use serde::Serialize;
+
+use super::{
+    SegmentArgs,
+    jobs::{self, Job},
+    tables,
+};
+use crate::{complain, print_json, progress_bar, warn_of_float};
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    model: &'a Path,
+    model_sha256: &'a str,
+    modality: Modality,
+    volumes: Vec<VolumeReport>,
+    /// Volumes of which nothing was written.
+    refused: Vec<RefusedVolume>,
+    /// Over all volumes.
+    stages: StageSummaries,
+}
+
+#[derive(Debug, Serialize)]
+struct RefusedVolume {
+    input: std::path::PathBuf,
+    code: &'static str,
+    reason: String,
+}
+
+/// Segments all that was asked for; `false` if a volume was refused.
+pub fn segment(args: &SegmentArgs) -> Result<bool, EdgeError> {
+    let jobs = jobs::plan(args)?;
+    let model = Model::load(&args.model)?;
+    let mut engine = Engine::new(&model)?;
+    warn_of_float(&model, &engine);
+    selftest::demand(&model, &mut engine)?;
+    let (mut volumes, mut refused, mut stages) = (vec![], vec![], Stages::default());
+    for job in &jobs {
+        match one(args, &model, &mut engine, job) {
+            Ok(done) => {
+                report_refusals(&done.report);
+                if !args.json {
+                    tables::volume(&done.report, &job.output);
+                }
+                stages.merge(&done.stages);
+                volumes.push(done.report);
+            }
+            Err(error) => {
+                complain(&error);
+                let (code, reason) = (error.code().name(), error.to_string());
+                refused.push(RefusedVolume { input: job.input.clone(), code, reason });
+            }
+        }
+    }
+    let (model_sha256, stages, complete) = (model.sha256.as_str(), stages.summary(), refused.is_empty());
+    if args.json {
+        print_json(&Report { model: &args.model, model_sha256, modality: args.modality, volumes, refused, stages });
+    } else if stages.slices > 0 {
+        tables::stages(args.modality, &stages);
+    }
+    Ok(complete)
+}
+
+fn one(args: &SegmentArgs, model: &Model, engine: &mut Engine, job: &Job) -> Result<Segmented, EdgeError> {
+    let bar = progress_bar(0, &job.input.display().to_string());
+    let progress = |slice, slices| {
+        bar.set_length(slices as u64);
+        bar.set_position(slice as u64);
+    };
+    let done = segment::volume(model, engine, args.modality, &job.input, args.allow_partial, progress);
+    bar.finish_and_clear();
+    let done = done?;
+    done.write(&job.output)?;
+    if let Some(overlay) = &job.overlay {
+        done.write_overlay(overlay, &model.spec().labels)?;
+    }
+    Ok(done)
+}
+
+/// Refused slices of a volume that was written all the same.
+fn report_refusals(report: &VolumeReport) {
+    for refusal in &report.refused {
+        let input = report.input.display();
+        eprintln!("warning [{}]: {input}: slice {}: {}; it is background", refusal.code, refusal.slice, refusal.reason);
+    }
+}

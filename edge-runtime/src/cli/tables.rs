@@ -1,0 +1,154 @@
+//! Reports for people. Every number here is also in the JSON.
+
+use std::{collections::BTreeMap, path::Path};
+
+use contract::Modality;
+use edge_runtime::{
+    Code,
+    bench::Report,
+    inspect::Inspection,
+    segment::VolumeReport,
+    selftest::Answer,
+    timing::{StageSummaries, Summary},
+};
+use serde::Serialize;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// One modality of `selftest --json`.
+#[derive(Debug, Serialize)]
+pub struct AnswerJson {
+    logits_sha256: String,
+    labels_sha256: String,
+    /// `null` if the model records no digests (f32).
+    pass: Option<bool>,
+}
+
+/// Answers keyed by modality.
+pub fn answers_json(answers: &[Answer]) -> BTreeMap<&'static str, AnswerJson> {
+    let json = |answer: &Answer| AnswerJson {
+        logits_sha256: answer.logits_sha256.clone(),
+        labels_sha256: answer.labels_sha256.clone(),
+        pass: answer.pass(),
+    };
+    answers.iter().map(|answer| (answer.modality.name(), json(answer))).collect()
+}
+
+/// Digests and verdict per modality.
+pub fn answers(answers: &[Answer]) {
+    for answer in answers {
+        let verdict = match answer.pass() {
+            Some(true) => "PASS",
+            Some(false) => "FAIL",
+            None => "not recorded in the model",
+        };
+        println!(
+            "{}  {verdict}\n  logits {}\n  labels {}",
+            answer.modality, answer.logits_sha256, answer.labels_sha256
+        );
+        if let Some([logits, labels]) = answer.golden.as_ref().filter(|_| answer.pass() == Some(false)) {
+            println!("  expected\n  logits {logits}\n  labels {labels}");
+        }
+    }
+}
+
+/// Slices and organs of a volume.
+pub fn volume(report: &VolumeReport, output: &Path) {
+    let VolumeReport { segmented, blank, refused, .. } = report;
+    let (input, output) = (report.input.display(), output.display());
+    println!("{input} -> {output}: {segmented} slices segmented, {blank} blank, {} refused", refused.len());
+    for organ in &report.organs {
+        println!("  {:>3} {:<24} {:>10} voxels {:>9.1} ml", organ.class, organ.name, organ.voxels, organ.ml);
+    }
+}
+
+/// Times per stage of one modality.
+pub fn stages(modality: Modality, stages: &StageSummaries) {
+    println!("{modality}, {} slices, ms     p50      p90      p99      max", stages.slices);
+    let StageSummaries { preprocess, infer, postprocess, slice, .. } = stages;
+    for (name, summary) in
+        [("preprocess", preprocess), ("infer", infer), ("postprocess", postprocess), ("whole slice", slice)]
+    {
+        let Summary { p50_ms, p90_ms, p99_ms, max_ms } = summary;
+        println!("  {name:<16} {p50_ms:>8.2} {p90_ms:>8.2} {p99_ms:>8.2} {max_ms:>8.2}");
+    }
+}
+
+/// Latencies, start-up and memory.
+pub fn bench(report: &Report) {
+    let [height, width] = report.slice;
+    println!("{} on {} ({}), slices of {height} x {width}", report.name, report.cpu, report.arch);
+    if !report.optimised {
+        println!("built without optimisation: times say nothing about a release build");
+    }
+    for modality in &report.modalities {
+        stages(modality.modality, &modality.stages);
+    }
+    println!(
+        "read model {:.1} ms, plan {:.1} ms, self-test {:.1} ms",
+        report.load_ms, report.plan_ms, report.selftest_ms
+    );
+    for first in &report.first_result_ms {
+        println!("process start to first {} label map {:.1} ms", first.modality, first.ms);
+    }
+    match report.peak_bytes {
+        Some(bytes) => println!("peak memory {:.1} MiB", bytes as f64 / MIB),
+        None => println!("peak memory unknown on this system"),
+    }
+}
+
+/// Manifest, costs and layers.
+pub fn inspection(model: &Inspection) {
+    let modalities: Vec<&str> = model.modalities.iter().map(|modality| modality.name()).collect();
+    let labels: Vec<String> = model.labels.iter().map(|(class, label)| format!("{class} {}", label.name)).collect();
+    let grid = model.grid;
+    println!(
+        "{} ({:?}), contract {}, modalities {}",
+        model.name,
+        model.precision,
+        model.contract,
+        modalities.join(" ")
+    );
+    println!("labels      {}", labels.join(", "));
+    println!("grid        {} x {} at {} mm, {} slice(s)", grid.height, grid.width, grid.spacing_mm, model.slices);
+    println!("intensity   ct {:?}, mr {:?}, scale {}", model.intensity.ct, model.intensity.mr, model.intensity.scale);
+    let provenance = &model.provenance;
+    println!("trained by  {}: {}", provenance.tool, provenance.command);
+    println!(
+        "            {}, {} steps, seed {}, data {:?}",
+        provenance.topology, provenance.steps, provenance.seed, provenance.data
+    );
+    println!("file        {} bytes, SHA-256 {}", model.file_bytes, model.file_sha256);
+    println!(
+        "parameters  {} shared, {} of norms per modality (folded)",
+        model.parameters, model.norm_parameters_per_modality
+    );
+    let share = 100. * model.int8_macs as f64 / (model.macs as f64).max(1.);
+    println!("work        {:.1} M multiply-accumulates per image, {share:.1} % in int8 here", model.macs as f64 / 1e6);
+    println!(
+        "memory      {:.2} MiB of weights and tables, {:.2} MiB of it used by more than one modality",
+        model.constant_bytes as f64 / MIB,
+        model.shared_constant_bytes as f64 / MIB
+    );
+    println!("\n{:<14} {:<20} {:>16} {:>10}  runs  plan", "layer", "op", "output", "MMAC");
+    for layer in &model.layers {
+        let [channels, depth, height, width] = layer.shape;
+        let shape = if depth == 1 {
+            format!("{channels}x{height}x{width}")
+        } else {
+            format!("{channels}x{depth}x{height}x{width}")
+        };
+        let (macs, runs) = (layer.macs as f64 / 1e6, layer.runs.unwrap_or("-"));
+        println!("{:<14} {:<20} {shape:>16} {macs:>10.2}  {runs:<4}  {}", layer.name, layer.op, layer.plan.join(" "));
+    }
+    for golden in &model.golden {
+        println!("\ngolden {}\n  logits {}\n  labels {}", golden.modality, golden.logits_sha256, golden.labels_sha256);
+    }
+}
+
+/// Every stable code.
+pub fn codes() {
+    for code in Code::ALL {
+        println!("{:<14} {}\n{:<14} -> {}", code.name(), code.meaning(), "", code.advice());
+    }
+}

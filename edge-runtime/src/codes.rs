@@ -1,0 +1,179 @@
+//! Every refusal of the runtime, as a stable code with the words for it: logs, monitors and tickets name these codes, so
+//! a code never changes its meaning and is never used again for another.
+
+/// What was refused. The text of an error carries the numbers; this says which kind it is and what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Code {
+    /// The model file cannot be read.
+    ModelRead,
+    /// The model file is no ONNX.
+    ModelCorrupt,
+    /// ONNX of another program.
+    ModelForeign,
+    /// Written for another contract.
+    ModelVersion,
+    /// A manifest that contradicts itself.
+    ModelManifest,
+    /// A graph that is not what the manifest says.
+    ModelGraph,
+    /// The model has no branch for the modality.
+    ModelModality,
+    /// A 3D network.
+    ModelSpatial,
+    /// No plan can be made.
+    EnginePlan,
+    /// The plan failed.
+    EngineRun,
+    /// Wrong bits.
+    SelfTestDigest,
+    /// Nothing to compare with.
+    SelfTestMissing,
+    /// The volume cannot be used.
+    Volume,
+    /// Slices larger than any scanner's.
+    GeometrySize,
+    /// Impossible pixels.
+    GeometrySpacing,
+    /// A constant slice.
+    SliceBlank,
+    /// CT without negative values.
+    SliceNotHounsfield,
+    /// MR that looks like CT.
+    SliceLooksHounsfield,
+    /// A slice without pixels.
+    SliceEmpty,
+    /// Slices of the volume were refused.
+    VolumePartial,
+    /// The command line contradicts itself.
+    Usage,
+    /// A result cannot be written.
+    Output,
+}
+
+impl Code {
+    /// All codes, in the order of their numbers.
+    pub const ALL: [Self; 22] = [
+        Self::ModelRead,
+        Self::ModelCorrupt,
+        Self::ModelForeign,
+        Self::ModelVersion,
+        Self::ModelManifest,
+        Self::ModelGraph,
+        Self::ModelModality,
+        Self::ModelSpatial,
+        Self::EnginePlan,
+        Self::EngineRun,
+        Self::SelfTestDigest,
+        Self::SelfTestMissing,
+        Self::Volume,
+        Self::GeometrySize,
+        Self::GeometrySpacing,
+        Self::SliceBlank,
+        Self::SliceNotHounsfield,
+        Self::SliceLooksHounsfield,
+        Self::SliceEmpty,
+        Self::VolumePartial,
+        Self::Usage,
+        Self::Output,
+    ];
+
+    /// The stable name, its meaning, and what to do.
+    const fn entry(self) -> [&'static str; 3] {
+        match self {
+            Self::ModelRead => ["E-MODEL-01", "the model file cannot be read", "check path and permissions"],
+            Self::ModelCorrupt => ["E-MODEL-02", "the model file is not ONNX, or is damaged", "copy the file again"],
+            Self::ModelForeign => [
+                "E-MODEL-03",
+                "the ONNX file carries no Gantry manifest",
+                "use a file that gantry-export wrote; other programs may have dropped its metadata",
+            ],
+            Self::ModelVersion => {
+                ["E-MODEL-04", "the model was written for another contract version", "export the model again"]
+            }
+            Self::ModelManifest => {
+                ["E-MODEL-05", "the manifest cannot be followed", "export the model again; report it if it persists"]
+            }
+            Self::ModelGraph => [
+                "E-MODEL-06",
+                "the ONNX graph is not the one that the manifest describes",
+                "use the file as gantry-export wrote it",
+            ],
+            Self::ModelModality => {
+                ["E-MODEL-07", "the model has no branch for this modality", "choose a model trained on the modality"]
+            }
+            Self::ModelSpatial => {
+                ["E-MODEL-08", "the network takes volumes, not slices", "train and export a 2D network"]
+            }
+            Self::EnginePlan => ["E-ENGINE-01", "the engine cannot plan the network", "report it with the model file"],
+            Self::EngineRun => ["E-ENGINE-02", "the engine failed on a slice", "report it with the slice"],
+            Self::SelfTestDigest => [
+                "E-SELFTEST-01",
+                "the network answers other bits than the exporter recorded",
+                "copy the model again; if that does not help, do not use this machine",
+            ],
+            Self::SelfTestMissing => {
+                ["E-SELFTEST-02", "the int8 model records no golden answer for a modality", "export the model again"]
+            }
+            Self::Volume => ["E-VOLUME-01", "the volume cannot be used", "see the message; check the file's header"],
+            Self::GeometrySize => ["E-GEOM-01", "the slice has an impossible size", "check the volume's dimensions"],
+            Self::GeometrySpacing => ["E-GEOM-02", "the pixels have an impossible size", "check the volume's spacing"],
+            Self::SliceBlank => ["E-SLICE-01", "every pixel of the slice is the same", "none: it is background"],
+            Self::SliceNotHounsfield => [
+                "E-SLICE-02",
+                "said to be CT, but the values are not Hounsfield units",
+                "check --modality and the rescale of the file",
+            ],
+            Self::SliceLooksHounsfield => {
+                ["E-SLICE-03", "said to be MR, but the values look like Hounsfield units", "check --modality"]
+            }
+            Self::SliceEmpty => ["E-SLICE-04", "the slice has no pixels", "check the volume's dimensions"],
+            Self::VolumePartial => [
+                "E-SEGMENT-01",
+                "slices of the volume were refused, so nothing was written",
+                "see each slice's code, or accept background there with --allow-partial",
+            ],
+            Self::Usage => ["E-USAGE-01", "the arguments do not fit together", "see --help"],
+            Self::Output => ["E-OUTPUT-01", "a result cannot be written", "check folder, permissions and space"],
+        }
+    }
+
+    /// The stable name, e.g. `E-MODEL-04`.
+    pub const fn name(self) -> &'static str {
+        self.entry()[0]
+    }
+
+    /// What it means.
+    pub const fn meaning(self) -> &'static str {
+        self.entry()[1]
+    }
+
+    /// What to do about it.
+    pub const fn advice(self) -> &'static str {
+        self.entry()[2]
+    }
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Code;
+
+    /// Names are for ever. A new code is added here by hand; an old line is never edited.
+    #[test]
+    fn names_are_unique_and_those_of_the_first_release() {
+        let names: Vec<_> = Code::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+        assert_eq!(Code::ModelVersion.name(), "E-MODEL-04");
+        assert_eq!(Code::SelfTestDigest.name(), "E-SELFTEST-01");
+        assert_eq!(Code::SliceNotHounsfield.name(), "E-SLICE-02");
+        assert_eq!(Code::VolumePartial.name(), "E-SEGMENT-01");
+        assert!(Code::ALL.is_sorted(), "a code is missing from ALL or out of order");
+    }
+}
