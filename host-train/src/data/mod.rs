@@ -43,7 +43,7 @@ pub struct Case {
 pub enum DataError {
     /// A file is at fault.
     #[error(transparent)]
-    Volume(#[from] VolumeError),
+    Volume(Box<VolumeError>),
     /// The slices do not fit the model.
     #[error("{}: {error}", path.display())]
     Grid {
@@ -118,6 +118,12 @@ pub enum DataError {
         /// Number of classes.
         classes: usize,
     },
+}
+
+impl From<VolumeError> for DataError {
+    fn from(error: VolumeError) -> Self {
+        Self::Volume(Box::new(error))
+    }
 }
 
 /// A scan and its truth, both canonical, before the model's grid.
