@@ -105,7 +105,7 @@ fn write(writer: &mut DatasetWriter, split: Split, name: &str, rendered: &Render
     let geometry =
         Geometry::new(rendered.grid.dims, rendered.grid.ras()).map_err(|fault| VolumeError::new(name, fault))?;
     let (raw, labels) = (geometry.to_canonical(&rendered.raw), geometry.to_canonical(&rendered.labels));
-    writer.add(split, name, &geometry, &raw, &labels)
+    Ok(writer.add(split, name, &geometry, &raw, &labels)?)
 }
 
 /// Renders `count` patients on all cores, and hands them on as they are done.
