@@ -7,7 +7,7 @@ use contract::{
     Grid, Intensity, LabelMap, Modality, ModelSpec, Net, VERSION,
     manifest::{CHECKPOINT_KEY, CheckpointMeta, Provenance},
     names::{self, NormParam},
-    net::{Activation, Conv, Layer, NORM_EPSILON, Op, Shape},
+    net::{Activation, Conv, Deconv, Layer, NORM_EPSILON, Op, Padding, Shape, Spatial},
     quant::{Multiplier, requantise},
 };
 use export::{Checkpoint, calibrate::Sample, quantise::Quantised};
@@ -27,11 +27,46 @@ pub fn compact(base: usize, height: usize, width: usize) -> ModelSpec {
     spec(Net::compact(1, 5, base, height, width))
 }
 
+/// One of each operation that int8 knows, with stride, dilation and groups, wide and narrow.
+pub fn mixed() -> Net {
+    let layer = |name: &str, inputs: &[usize], op| Layer { name: name.to_string(), inputs: inputs.to_vec(), op };
+    let conv = |channels, kernel| Conv::plane(channels, kernel);
+    let head = Conv { bias: true, norm: false, activation: Activation::None, ..Conv::plane(5, 3) };
+    let layers = vec![
+        layer("a", &[0], Op::Conv(Conv { bias: true, ..conv(17, 3) })),
+        layer("b", &[1], Op::Conv(Conv { dilation: [1, 2, 2], ..conv(12, 3) })),
+        layer("pool", &[2], Op::MaxPool { size: [1, 2, 2] }),
+        layer("c", &[3], Op::Conv(Conv { groups: 4, ..conv(8, 3) })),
+        layer("free", &[4], Op::Conv(Conv { activation: Activation::None, ..conv(6, 1) })),
+        layer("d", &[5], Op::Conv(conv(9, 1))),
+        layer("up", &[6], Op::Upsample { factor: [1, 2, 2] }),
+        layer("join", &[7, 2], Op::Concat),
+        layer("e", &[8], Op::Conv(Conv { stride: [1, 2, 2], ..conv(10, 3) })),
+        layer("head", &[9], Op::Conv(head)),
+        layer("wide", &[10], Op::Upsample { factor: [1, 2, 2] }),
+    ];
+    Net { name: "mixed".into(), spatial: Spatial::D2, input: Shape::plane(3, 24, 20), layers }
+}
+
+/// The same layers with all hidden widths divided, so that nested loops stay short.
+pub fn narrowed(mut net: Net, by: usize) -> Net {
+    let last = net.layers.len() - 1;
+    for layer in &mut net.layers[..last] {
+        match &mut layer.op {
+            Op::Conv(conv) => conv.out_channels /= by,
+            Op::Deconv(deconv) => deconv.out_channels /= by,
+            Op::PadChannels { front, back } => (*front, *back) = (*front / by, *back / by),
+            _ => {}
+        }
+    }
+    net
+}
+
 /// Tensors as a trainer would leave them: He-scaled weights, positive gammas and variances of every size.
 pub fn tensors(spec: &ModelSpec, seed: u64) -> Tensors {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let shapes = spec.net.shapes().unwrap();
-    let depth = if spec.net.spatial == contract::net::Spatial::D3 { 0 } else { 1 };
+    let depth = if spec.net.spatial == Spatial::D3 { 0 } else { 1 };
     let mut tensors = Tensors::new();
     for (index, layer) in spec.net.layers.iter().enumerate() {
         let (input, output) = (shapes[layer.inputs[0]].channels, shapes[index + 1].channels);
@@ -99,53 +134,60 @@ pub fn samples(spec: &ModelSpec) -> Vec<Sample> {
     samples
 }
 
-/// Visits every tap of every output of a zero-padded 2D convolution: `(output index, channel, weight index, input index)`;
-/// taps outside the image are left out.
-fn taps(conv: &Conv, input: Shape, output: Shape, mut visit: impl FnMut(usize, usize, usize, usize)) {
+/// All positions of a box, in row-major order.
+fn positions(size: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    let [depth, height, width] = size;
+    (0..depth * height * width).map(move |i| [i / (height * width), i / width % height, i % width])
+}
+
+fn index(size: [usize; 3], channel: usize, [z, y, x]: [usize; 3]) -> usize {
+    ((channel * size[0] + z) * size[1] + y) * size[2] + x
+}
+
+/// Visits every tap of every output of a convolution: `(output index, weight index, input index)`; taps on zeros around
+/// the image are left out.
+fn taps(conv: &Conv, input: Shape, output: Shape, mut visit: impl FnMut(usize, usize, usize)) {
     let (in_group, out_group) = (input.channels / conv.groups, output.channels / conv.groups);
-    let [[_, height, width], [_, out_height, out_width]] = [input.size, output.size];
-    let ([_, kh, kw], [_, sh, sw], [_, dh, dw], [_, ph, pw]) = (conv.kernel, conv.stride, conv.dilation, conv.pads());
-    for channel in 0..output.channels {
-        for (row, column) in (0..out_height).flat_map(|row| (0..out_width).map(move |column| (row, column))) {
+    let source = |position: [usize; 3], tap: [usize; 3], axis: usize| {
+        let n = input.size[axis] as isize;
+        let at = (position[axis] * conv.stride[axis] + tap[axis] * conv.dilation[axis]) as isize;
+        let at = at - conv.pads()[axis] as isize;
+        match conv.padding {
+            _ if (0..n).contains(&at) => Some(at as usize),
+            Padding::Zero => None,
+            Padding::Symmetric => Some(if at < 0 { -1 - at } else { 2 * n - 1 - at } as usize),
+        }
+    };
+    for (channel, position) in (0..output.channels).flat_map(|c| positions(output.size).map(move |p| (c, p))) {
+        for (tap, k) in positions(conv.kernel).zip(0..) {
+            let [Some(z), Some(y), Some(x)] = [0, 1, 2].map(|axis| source(position, tap, axis)) else { continue };
             for c in 0..in_group {
-                for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
-                    let (y, x) = (row * sh + ky * dh, column * sw + kx * dw);
-                    if y < ph || x < pw || y - ph >= height || x - pw >= width {
-                        continue;
-                    }
-                    let source = channel / out_group * in_group + c;
-                    visit(
-                        (channel * out_height + row) * out_width + column,
-                        channel,
-                        ((channel * in_group + c) * kh + ky) * kw + kx,
-                        (source * height + y - ph) * width + x - pw,
-                    );
-                }
+                let weight = (channel * in_group + c) * conv.kernel.iter().product::<usize>() + k;
+                let from = index(input.size, channel / out_group * in_group + c, [z, y, x]);
+                visit(index(output.size, channel, position), weight, from);
             }
         }
     }
 }
 
-/// Pooling, up-sampling and joining: each output is the largest of some inputs.
-fn moved<T: Copy + PartialOrd>(op: &Op, inputs: &[(&Shape, &Vec<T>)], output: Shape) -> Vec<T> {
+/// Pooling, up-sampling, joining and the like: values that only move.
+fn moved<T: Copy + PartialOrd + Default>(op: &Op, inputs: &[(Shape, &Vec<T>)], output: Shape) -> Vec<T> {
     let (shape, values) = inputs[0];
-    let [_, height, width] = output.size;
-    let at = |c: usize, y: usize, x: usize| values[(c * shape.size[1] + y) * shape.size[2] + x];
-    let pixel = |index: usize| {
-        let (c, y, x) = (index / (height * width), index / width % height, index % width);
-        match op {
-            Op::Upsample { factor } => at(c, y / factor[1], x / factor[2]),
-            Op::MaxPool { size } => {
-                let block = (0..size[1]).flat_map(|i| (0..size[2]).map(move |j| (i, j)));
-                let values = block.map(|(i, j)| at(c, y * size[1] + i, x * size[2] + j));
-                values.reduce(|a, b| if b > a { b } else { a }).unwrap()
-            }
-            other => panic!("{other:?} is not in the test's networks"),
+    let at = |channel: usize, position: [usize; 3]| values[index(shape.size, channel, position)];
+    let value = |(c, p): (usize, [usize; 3])| match op {
+        Op::Upsample { factor } => at(c, [0, 1, 2].map(|axis| p[axis] / factor[axis])),
+        Op::MaxPool { size } => {
+            let inside = positions(*size).map(|q| at(c, [0, 1, 2].map(|axis| p[axis] * size[axis] + q[axis])));
+            inside.reduce(|a, b| if b > a { b } else { a }).unwrap()
         }
+        Op::PixelShuffle { factor: f } => at((c * f + p[1] % f) * f + p[2] % f, [0, p[1] / f, p[2] / f]),
+        Op::PadChannels { front, .. } if c < *front || c >= front + shape.channels => T::default(),
+        Op::PadChannels { front, .. } => at(c - front, p),
+        other => panic!("{other:?} computes"),
     };
     match op {
         Op::Concat => inputs.iter().flat_map(|(_, values)| values.iter().copied()).collect(),
-        _ => (0..output.elements()).map(pixel).collect(),
+        _ => (0..output.channels).flat_map(|c| positions(output.size).map(move |p| (c, p))).map(value).collect(),
     }
 }
 
@@ -153,41 +195,81 @@ fn moved<T: Copy + PartialOrd>(op: &Op, inputs: &[(&Shape, &Vec<T>)], output: Sh
 pub fn unfolded(spec: &ModelSpec, tensors: &Tensors, modality: Modality, image: &[f32]) -> Vec<Vec<f64>> {
     let shapes = spec.net.shapes().unwrap();
     let mut values: Vec<Vec<f64>> = vec![image.iter().map(|&value| f64::from(value)).collect()];
-    for (index, layer) in spec.net.layers.iter().enumerate() {
-        let (input, output) = (shapes[layer.inputs[0]], shapes[index + 1]);
-        let next = match &layer.op {
+    for (number, layer) in spec.net.layers.iter().enumerate() {
+        let (input, output) = (shapes[layer.inputs[0]], shapes[number + 1]);
+        let source = &values[layer.inputs[0]];
+        let weights = tensors.get(&names::weight(&layer.name)).map_or(&[][..], |tensor| &tensor.1);
+        let weight = |w: usize| f64::from(weights[w]);
+        let mut sums = vec![0f64; output.elements()];
+        let activation = match &layer.op {
             Op::Conv(conv) => {
-                let weight = &tensors[&names::weight(&layer.name)].1;
-                let mut sums = vec![0f64; output.elements()];
-                let source = &values[layer.inputs[0]];
-                taps(conv, input, output, |out, _, w, x| sums[out] += f64::from(weight[w]) * source[x]);
-                finish(layer, conv, tensors, modality, output, &mut sums);
-                sums
+                taps(conv, input, output, |out, w, x| sums[out] += weight(w) * source[x]);
+                conv.activation
+            }
+            Op::Deconv(deconv) => {
+                spread(deconv, input, output, |out, w, x| sums[out] += weight(w) * source[x]);
+                deconv.activation
+            }
+            Op::Norm { activation } => {
+                sums.clone_from(source);
+                *activation
+            }
+            Op::Add => {
+                sums = source.iter().zip(&values[layer.inputs[1]]).map(|(a, b)| a + b).collect();
+                Activation::None
             }
             op => {
-                let inputs: Vec<_> = layer.inputs.iter().map(|&value| (&shapes[value], &values[value])).collect();
-                moved(op, &inputs, output)
+                let inputs: Vec<_> = layer.inputs.iter().map(|&value| (shapes[value], &values[value])).collect();
+                sums = moved(op, &inputs, output);
+                Activation::None
             }
         };
-        values.push(next);
+        finish(layer, activation, tensors, modality, output, &mut sums);
+        values.push(sums);
     }
     values
 }
 
-fn finish(layer: &Layer, conv: &Conv, tensors: &Tensors, modality: Modality, shape: Shape, sums: &mut [f64]) {
-    let vector = |name: String, channel: usize| f64::from(tensors[&name].1[channel]);
-    for (index, sum) in sums.iter_mut().enumerate() {
-        let channel = index / shape.pixels();
-        if conv.bias {
-            *sum += vector(names::bias(&layer.name), channel);
+/// As [`taps`], of a transposed convolution: each input spreads its kernel, and what lies beyond `stride * n` is cut.
+fn spread(deconv: &Deconv, input: Shape, output: Shape, mut visit: impl FnMut(usize, usize, usize)) {
+    let kernel: usize = deconv.kernel.iter().product();
+    for (c, position) in (0..input.channels).flat_map(|c| positions(input.size).map(move |p| (c, p))) {
+        for (tap, k) in positions(deconv.kernel).zip(0..) {
+            let to = [0, 1, 2].map(|axis| position[axis] * deconv.stride[axis] + tap[axis]);
+            if (0..3).any(|axis| to[axis] >= output.size[axis]) {
+                continue;
+            }
+            for channel in 0..output.channels {
+                let weight = (c * output.channels + channel) * kernel + k;
+                visit(index(output.size, channel, to), weight, index(input.size, c, position));
+            }
         }
-        if conv.norm {
-            let of = |param| vector(names::norm(&layer.name, modality, param), channel);
-            let deviation = (of(NormParam::Var) + f64::from(NORM_EPSILON)).sqrt();
-            *sum = of(NormParam::Gamma) * (*sum - of(NormParam::Mean)) / deviation + of(NormParam::Beta);
-        }
-        if conv.activation == Activation::Relu {
-            *sum = sum.max(0.);
+    }
+}
+
+fn finish(
+    layer: &Layer,
+    activation: Activation,
+    tensors: &Tensors,
+    modality: Modality,
+    shape: Shape,
+    sums: &mut [f64],
+) {
+    for (number, channel) in sums.chunks_exact_mut(shape.pixels()).enumerate() {
+        let vector = |name: String| f64::from(tensors[&name].1[number]);
+        let bias = if tensors.contains_key(&names::bias(&layer.name)) { vector(names::bias(&layer.name)) } else { 0. };
+        let norm =
+            layer.has_norm().then(|| NormParam::ALL.map(|param| vector(names::norm(&layer.name, modality, param))));
+        for sum in channel {
+            *sum += bias;
+            if let Some([gamma, beta, mean, var]) = norm {
+                *sum = gamma * (*sum - mean) / (var + f64::from(NORM_EPSILON)).sqrt() + beta;
+            }
+            *sum = match activation {
+                Activation::None => *sum,
+                Activation::Relu => sum.max(0.),
+                Activation::LeakyRelu(slope) => sum.max(f64::from(slope) * *sum),
+            };
         }
     }
 }
@@ -205,7 +287,7 @@ pub fn int8(spec: &ModelSpec, quantised: &Quantised, row: usize, image: &[i8]) -
                 let bias = &codes.biases[row];
                 let mut sums: Vec<i32> = (0..output.elements()).map(|index| bias[index / output.pixels()]).collect();
                 let source = &values[layer.inputs[0]];
-                taps(conv, input, output, |out, _, w, i| {
+                taps(conv, input, output, |out, w, i| {
                     sums[out] += i32::from(codes.weights[w]) * (i32::from(source[i]) - i32::from(x.zero_point));
                 });
                 let code = |(index, &sum): (usize, &i32)| {
@@ -215,7 +297,7 @@ pub fn int8(spec: &ModelSpec, quantised: &Quantised, row: usize, image: &[i8]) -
                 sums.iter().enumerate().map(code).collect()
             }
             op => {
-                let inputs: Vec<_> = layer.inputs.iter().map(|&value| (&shapes[value], &values[value])).collect();
+                let inputs: Vec<_> = layer.inputs.iter().map(|&value| (shapes[value], &values[value])).collect();
                 moved(op, &inputs, output)
             }
         };
