@@ -87,7 +87,15 @@ fn build(part: &Path) -> Result<()> {
 fn download(wheels: &Path) -> Result<()> {
     let mut pip = command(
         venv::system_python()?,
-        ["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes", "--disable-pip-version-check"],
+        [
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--require-hashes",
+            "--disable-pip-version-check",
+        ],
     );
     // Fixed tags: the files are the same whatever Python runs this.
     pip.args(["--python-version", "3.12", "--implementation", "cp", "--abi", "cp312", "--abi", "none"]);

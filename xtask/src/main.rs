@@ -1,13 +1,23 @@
 //! The one front door for people and CI: `cargo xtask --help`.
 
+mod check;
+mod cross;
 mod libtorch;
 mod shell;
+mod size;
+mod test;
+mod toolchain;
 mod venv;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::shell::{cargo, run};
+
 /// Sets up, tests, checks and measures Gantry.
+///
+/// What a task downloads stays in ignored folders of the workspace (.libtorch/, .venv/, .toolchain/) and is fetched
+/// once. Nothing is installed elsewhere, but for the cross compiler and qemu of `cross` (as root, on Debian).
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -17,6 +27,26 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Run every test, the trainer's and the documentation's included
+    #[command(after_help = "Example, one test only:  cargo xtask test resume_equals_an_uninterrupted_run")]
+    Test {
+        /// Handed to `cargo test --workspace`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Check formatting, lints and documentation, and build `contract` for bare metal
+    Check,
+    /// Run the benchmarks (criterion, x86-64 or wherever you are)
+    #[command(after_help = "Example, one benchmark only:  cargo xtask bench resample")]
+    Bench {
+        /// Handed to `cargo bench --package benches`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Build gantry-edge for aarch64, run it under qemu, and compare its results with this machine's, bit for bit
+    Cross(cross::Options),
+    /// Print the sizes of the release programs
+    Size,
     /// Download libtorch into .libtorch/ (once), unless LIBTORCH or LIBTORCH_USE_PYTORCH is set
     Setup,
     /// Make .venv/ with the Python packages that check our files (once)
@@ -25,6 +55,11 @@ enum Task {
 
 fn main() -> Result<()> {
     match Cli::parse().task {
+        Task::Test { args } => test::test(&args),
+        Task::Check => check::check(),
+        Task::Bench { args } => run(cargo(["bench", "--package", "benches"]).args(args)),
+        Task::Cross(options) => cross::cross(&options),
+        Task::Size => size::size(),
         Task::Setup => libtorch::setup(),
         Task::Venv => venv::setup().map(drop),
     }

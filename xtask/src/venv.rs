@@ -17,7 +17,9 @@ pub fn system_python() -> Result<PathBuf> {
     let names = ["python3", "python"];
     let is_python3 = "import sys; sys.exit(sys.version_info < (3, 9))";
     let Some(name) = names.iter().find(|name| succeeds(&mut command(name, ["-c", is_python3]))) else {
-        bail!("no Python 3.9 or later on the search path (looked for python3 and python); it is needed to download from PyPI");
+        bail!(
+            "no Python 3.9 or later on the search path (looked for python3 and python); it is needed to download from PyPI"
+        );
     };
     if !succeeds(&mut command(name, ["-m", "pip", "--version"])) {
         bail!("{name} has no pip; install it (Debian: apt-get install python3-pip python3-venv)");
@@ -33,7 +35,8 @@ pub fn setup() -> Result<PathBuf> {
     let _lock = lock("venv")?;
     let home = root().join(".venv");
     let python = home.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    let wanted = fs::read_to_string(root().join("tests/requirements.txt")).context("cannot read tests/requirements.txt")?;
+    let wanted =
+        fs::read_to_string(root().join("tests/requirements.txt")).context("cannot read tests/requirements.txt")?;
     let stamp = home.join("stamp");
     if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && succeeds(&mut command(&python, ["--version"])) {
         return Ok(python);

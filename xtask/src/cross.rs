@@ -1,0 +1,182 @@
+//! `gantry-edge` on aarch64 without ARM hardware: the same program, the same model, the same input must give the same
+//! logits and the same label map as on this machine, bit for bit.
+//!
+//! qemu's user mode stands in for three generations of CPUs. The oldest matters most: it dies on an instruction that
+//! was not asked for, so a wrong dispatch cannot pass. The dev profile is enough (and shares its dependencies with the
+//! tests); `--release` compares what ships.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use contract::Modality;
+use phantom::{Anatomy, Rendered, Subject, SubjectOptions};
+use serde_json::Value;
+use volume::Geometry;
+
+use crate::shell::{cargo, command, output, run, succeeds, target_dir};
+use crate::toolchain::{self, Rustc};
+
+const TARGET: &str = "aarch64-unknown-linux-gnu";
+const QEMU: &str = "qemu-aarch64-static";
+const COMPILER: &str = "aarch64-linux-gnu-gcc";
+const PACKAGES: [&str; 3] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user-static"];
+const MODEL: &str = "models/abdomen-compact/model.onnx";
+
+/// Plain NEON (Cortex-A53, A72: Raspberry Pi 4), with dot product and fp16 (A55, A76: Pi 5), with i8mm and bf16.
+const CPUS: [&str; 3] = ["cortex-a72", "cortex-a76", "max,sve=off"];
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Build and compare the release profile
+    #[arg(long)]
+    release: bool,
+    /// Use Debian's rustc, as happens by itself when rustup cannot add the target
+    #[arg(long)]
+    debian_rustc: bool,
+}
+
+/// Builds both programs, runs both, compares.
+///
+/// # Errors
+/// A missing tool, a failed build, a program that fails under qemu, or results that differ.
+pub fn cross(options: &Options) -> Result<()> {
+    ensure!(cfg!(all(target_os = "linux", target_arch = "x86_64")), "`cross` compares with x86-64 Linux: run it there");
+    tools()?;
+    let rustc =
+        if !options.debian_rustc && toolchain::add_target(TARGET)? { Rustc::Yours } else { toolchain::debian()? };
+    let here = Machine { name: "x86-64".to_owned(), cpu: None, program: build(options, &Rustc::Yours, None)? };
+    let there = build(options, &rustc, Some(TARGET))?;
+
+    let work = target_dir().join("cross");
+    fs::create_dir_all(&work)?;
+    let inputs = phantom_volumes(&work)?;
+    let expected = here.results(&inputs, &work)?;
+    for cpu in CPUS {
+        let machine = Machine { name: format!("aarch64 {cpu}"), cpu: Some(cpu), program: there.clone() };
+        let found = machine.results(&inputs, &work)?;
+        compare(&machine.name, &expected, &found)?;
+    }
+    eprintln!("\naarch64 equals x86-64 bit for bit on {}: {} results each", CPUS.join("; "), expected.len());
+    Ok(())
+}
+
+/// Finds the cross compiler and qemu, or installs them as root on Debian, or says what to install.
+fn tools() -> Result<()> {
+    let missing = |tool: &&str| !succeeds(&mut command(tool, ["--version"]));
+    let missing: Vec<&str> = [COMPILER, QEMU].into_iter().filter(|tool| missing(tool)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let is_root = output(&mut command("id", ["-u"])).is_ok_and(|id| id.trim() == "0");
+    if !is_root || !Path::new("/etc/debian_version").is_file() {
+        bail!("{} not found; Debian and Ubuntu: apt-get install {}", missing.join(" and "), PACKAGES.join(" "));
+    }
+    run(&mut command("apt-get", ["-q", "update"]))?;
+    let install = ["-q", "install", "--yes", "--no-install-recommends"];
+    run(command("apt-get", install).args(PACKAGES).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Builds `gantry-edge` and returns its path.
+fn build(options: &Options, rustc: &Rustc, target: Option<&str>) -> Result<PathBuf> {
+    let folder = match rustc {
+        Rustc::Yours => target_dir(),
+        Rustc::Debian(_) => target_dir().join("debian"),
+    };
+    let mut build = cargo(["build", "--package", "edge-runtime", "--bin", "gantry-edge"]);
+    build.args(options.release.then_some("--release")).args(target.map(|target| format!("--target={target}")));
+    run(rustc.drive(&mut build, &folder))?;
+    let profile = if options.release { "release" } else { "debug" };
+    Ok(folder.join(target.unwrap_or_default()).join(profile).join("gantry-edge"))
+}
+
+/// A short CT and a short MRI phantom, written once, here: both machines read the same files.
+fn phantom_volumes(work: &Path) -> Result<Vec<(Modality, PathBuf)>> {
+    let few_slices = SubjectOptions { thicker_slices: 6.0, ..SubjectOptions::default() };
+    let write = |modality: Modality| {
+        let Rendered { raw, grid, .. } = Subject::with_options(Anatomy::Abdomen, modality, 1, few_slices).render();
+        let geometry = Geometry::new(grid.dims, grid.ras())?;
+        let path = work.join(format!("{}.nii", modality.name()));
+        volume::write_image(&path, &geometry, &geometry.to_canonical(&raw))?;
+        Ok((modality, path))
+    };
+    Modality::ALL.into_iter().map(write).collect()
+}
+
+/// What a machine computed: a name and the bytes, in a fixed order.
+type Results = Vec<(String, Vec<u8>)>;
+
+/// A program and the CPU that runs it: this machine's, or one that qemu plays.
+struct Machine {
+    name: String,
+    cpu: Option<&'static str>,
+    program: PathBuf,
+}
+
+impl Machine {
+    fn command(&self) -> Command {
+        match self.cpu {
+            None => command(&self.program, [""; 0]),
+            Some(cpu) => {
+                let mut qemu = command(QEMU, ["-L", "/usr/aarch64-linux-gnu"]);
+                qemu.env("QEMU_CPU", cpu).arg(&self.program);
+                qemu
+            }
+        }
+    }
+
+    /// The self-test's digests (logits and labels per modality), then the label map of each volume.
+    fn results(&self, inputs: &[(Modality, PathBuf)], work: &Path) -> Result<Results> {
+        let printed = output(self.command().args(["selftest", "--model", MODEL, "--json"]))?;
+        let printed = serde_json::from_str(&printed).context("`gantry-edge selftest --json` printed no JSON")?;
+        let mut results = Results::new();
+        digests("selftest", &printed, &mut results);
+        ensure!(!results.is_empty(), "`gantry-edge selftest --json` on {} printed no SHA-256: {printed}", self.name);
+        for (modality, input) in inputs {
+            let modality = modality.name();
+            let out = work.join(format!("{modality}-labels.nii"));
+            run(self
+                .command()
+                .args(["segment", "--model", MODEL, "--modality", modality])
+                .arg(input)
+                .arg("--out")
+                .arg(&out))?;
+            results.push((format!("label map of the {modality} volume"), fs::read(&out)?));
+        }
+        Ok(results)
+    }
+}
+
+/// Collects every SHA-256 in the JSON with the path that leads to it.
+fn digests(path: &str, value: &Value, results: &mut Results) {
+    match value {
+        Value::String(text) if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            results.push((path.to_owned(), text.clone().into_bytes()));
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| digests(&format!("{path}.{index}"), item, results));
+        }
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, item)| digests(&format!("{path}.{name}"), item, results));
+        }
+        _ => {}
+    }
+}
+
+fn compare(machine: &str, expected: &Results, found: &Results) -> Result<()> {
+    ensure!(expected.len() == found.len(), "{machine}: {} results, x86-64 has {}", found.len(), expected.len());
+    for ((name, ours), (other, theirs)) in expected.iter().zip(found) {
+        ensure!(name == other, "{machine}: result {other:?} where x86-64 has {name:?}");
+        if ours != theirs {
+            let differ = ours.iter().zip(theirs).filter(|(a, b)| a != b).count();
+            bail!(
+                "{machine}: {name} differs from x86-64 ({} and {} bytes, {differ} of them unequal)",
+                ours.len(),
+                theirs.len()
+            );
+        }
+        eprintln!("{machine}: {name}: equal ({} bytes)", ours.len());
+    }
+    Ok(())
+}
