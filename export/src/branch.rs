@@ -1,17 +1,12 @@
 //! What both file formats share: the `modality` input, tables with a row per modality, names of values.
 
-use contract::{ModelSpec, net::Spatial};
+use contract::{
+    ModelSpec,
+    names::{IMAGE, LOGITS, MODALITY},
+    net::Spatial,
+};
 
 use crate::onnx::{Element, Graph};
-
-/// Name of the input that picks the branch: int64 scalar, 0 = CT, 1 = MR.
-pub const MODALITY: &str = "modality";
-/// Name of the image input, `[1, slices, h, w]`.
-pub const IMAGE: &str = "image";
-/// Name of the output with one channel per class.
-pub const LOGITS: &str = "logits";
-/// Name of the output with the class of each pixel.
-pub const LABELS: &str = "labels";
 
 /// Name of value `index` in a file: image, layer names, and `logits` for the last.
 pub fn value_name(spec: &ModelSpec, index: usize) -> &str {
@@ -53,6 +48,6 @@ pub fn row_i32(graph: &mut Graph, name: &str, dims: &[usize], rows: &[Vec<i32>])
     if rows.iter().all(|row| *row == rows[0]) {
         return graph.i32s(name, dims, &rows[0]);
     }
-    let table = graph.i32s(&format!("{name}s"), &[&[rows.len()], dims].concat(), &rows.concat());
+    let table = graph.i32s(&format!("{name}es"), &[&[rows.len()], dims].concat(), &rows.concat());
     graph.node("Gather", name, &[&table, MODALITY], vec![])
 }

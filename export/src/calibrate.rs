@@ -1,7 +1,7 @@
 //! Watches the f32 network on real slices: the range of every value, per modality.
 //!
-//! Ranges are min-max, or percentiles of a histogram whose bins are the upper half of an f32's bits: 256 bins per
-//! factor of two (0.4 % wide), whatever the range turns out to be, so one pass over the slices is enough.
+//! Ranges are min-max, or percentiles of a histogram whose bins are the upper half of an f32's bits: 128 bins per
+//! factor of two (0.8 % wide at most), whatever the range turns out to be, so one pass over the slices is enough.
 
 use std::str::FromStr;
 

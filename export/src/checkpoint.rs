@@ -48,7 +48,7 @@ impl Checkpoint {
             contract: u32,
         }
         let json = |error: serde_json::Error| refuse(path, format!("its '{CHECKPOINT_KEY}' metadata: {error}"));
-        let spec = |source| ExportError::Spec { path: path.to_path_buf(), source };
+        let spec = |error| ExportError::Spec { path: path.to_path_buf(), source: Box::new(error) };
         check_version(serde_json::from_str::<Version>(text).map_err(json)?.contract).map_err(spec)?;
         let meta: CheckpointMeta = serde_json::from_str(text).map_err(json)?;
         meta.spec.check().map_err(spec)?;

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use contract::Modality;
+use contract::{Modality, names::MODALITY};
 use tract_onnx::{
     pb::{ModelProto, TensorProto, tensor_proto::DataType},
     prelude::*,
 };
 
-use crate::{ExportError, branch::MODALITY};
+use crate::ExportError;
 
 /// One branch of a model, ready to run.
 pub struct Runner {

@@ -29,7 +29,7 @@ pub enum ExportError {
         /// File.
         path: PathBuf,
         /// What does not fit.
-        source: SpecError,
+        source: Box<SpecError>,
     },
     /// The checkpoint lacks a tensor of the network it names.
     #[error("tensor '{name}' is missing from the checkpoint (expected f32 {shape:?})")]
@@ -78,7 +78,7 @@ pub enum ExportError {
     /// An int32 bias or accumulator would overflow.
     #[error(
         "layer '{layer}' channel {channel} ({modality}): the accumulator reaches {magnitude:.3e}, above the int32 limit of {limit:.3e} \
-         (shift {shift}, scale of one step {step:e}); the channel's gamma has all but vanished"
+         (shift {shift}, scale of one step {step:e}); its gamma, or the range of its values, has all but vanished"
     )]
     Overflow {
         /// Layer.
@@ -126,7 +126,7 @@ pub enum ExportError {
     },
     /// A data set or volume that cannot be read.
     #[error(transparent)]
-    Volume(#[from] volume::VolumeError),
+    Volume(Box<volume::VolumeError>),
     /// A data set or volume that does not fit the model.
     #[error("{path}: {reason}", path = path.display())]
     Data {
@@ -162,4 +162,10 @@ pub enum ExportError {
         /// What was expected.
         reason: String,
     },
+}
+
+impl From<volume::VolumeError> for ExportError {
+    fn from(error: volume::VolumeError) -> Self {
+        Self::Volume(Box::new(error))
+    }
 }

@@ -3,13 +3,13 @@
 use contract::{
     Modality, VERSION, golden,
     manifest::{Golden, MANIFEST_KEY, Manifest, Precision},
+    names::{LABELS, LOGITS},
 };
 use sha2::{Digest, Sha256};
 use tract_onnx::pb::ModelProto;
 
 use crate::{
     ExportError,
-    branch::{LABELS, LOGITS},
     calibrate::{Method, Sample, observe},
     engine::Runner,
     float,

@@ -5,12 +5,13 @@
 
 use contract::{
     ModelSpec,
+    names::{IMAGE, LABELS, LOGITS},
     net::{Activation, Conv, Deconv, Op, Padding, Spatial},
 };
 use tract_onnx::pb::ModelProto;
 
 use crate::{
-    branch::{IMAGE, LABELS, LOGITS, declare_modality, dims, row_f32, value_name},
+    branch::{declare_modality, dims, row_f32, value_name},
     fold::Folded,
     onnx::{Element, Graph, float, int, ints, text},
 };

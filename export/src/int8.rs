@@ -7,11 +7,14 @@
 //!   the zero point. Its codes equal the rule's if the factors are made as `factors.rs` says, and otherwise not always.
 //! * tract runs QDQ convolutions in f32; hence `QLinearConv` for our own path.
 
-use contract::net::{Conv, Op};
+use contract::{
+    names::{IMAGE, LABELS, LOGITS},
+    net::{Conv, Op},
+};
 use tract_onnx::pb::{AttributeProto, ModelProto};
 
 use crate::{
-    branch::{IMAGE, LABELS, LOGITS, declare_modality, dims, row_f32, row_i32, value_name},
+    branch::{declare_modality, dims, row_f32, row_i32, value_name},
     float::{max_pool, upsample},
     fold::Folded,
     onnx::{Element, Graph, int, ints},

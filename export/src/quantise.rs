@@ -160,15 +160,17 @@ fn plan_groups(folded: &Folded, group_of: &[usize], ranges: &[Vec<Range>]) -> Re
 
 /// Code -128 is 0, code 127 the largest value.
 fn rectified_group(ranges: &[Range]) -> Group {
-    // A layer that is never active still needs a scale.
-    let scale = |range: &Range| range.max.max(1e-6) / 255.;
-    Group { scales: ranges.iter().map(scale).collect(), zero_point: -128 }
+    Group { scales: ranges.iter().map(|range| visible(range.max) / 255.).collect(), zero_point: -128 }
 }
 
 /// Symmetric: the same zero point for every modality, whatever their ranges.
 fn signed_group(ranges: &[Range]) -> Group {
-    let scale = |range: &Range| range.max.max(-range.min).max(1e-6) / 127.;
-    Group { scales: ranges.iter().map(scale).collect(), zero_point: 0 }
+    Group { scales: ranges.iter().map(|range| visible(range.max.max(-range.min)) / 127.).collect(), zero_point: 0 }
+}
+
+/// A layer that was never active still needs a scale; any will do.
+fn visible(largest: f32) -> f32 {
+    if largest > 1e-6 { largest } else { 1. }
 }
 
 /// Moves scales, in the order in which they are first made, until the factors of all convolutions can agree.
@@ -227,7 +229,9 @@ fn quantise_conv(folded: &Folded, index: usize, x: &Group, y: &Group) -> Result<
         let bias = |(channel, &scale): (usize, &f32)| {
             let (step, shift) = (x_scale * scale, layer.affine[row].shift[channel]);
             let bias = (f64::from(shift) / f64::from(step)).round_ties_even();
-            let magnitude = bias.abs() + reach(channel);
+            // Engines add the zero point to the requantised accumulator in int32, so that must fit as well.
+            let factor = f64::from((x_scale * scale) / y_scale);
+            let magnitude = (bias.abs() + reach(channel)) * factor.max(1.);
             if magnitude.is_nan() || magnitude > ACCUMULATOR_LIMIT {
                 let limit = ACCUMULATOR_LIMIT;
                 return Err(ExportError::Overflow {

@@ -12,13 +12,17 @@ use contract::{
 };
 use export::{
     ExportError, Folded,
-    calibrate::{Method, observe},
+    calibrate::{Method, Range, observe},
     engine::{Runner, reals},
     export, export_float, export_int8,
+    factors::agrees,
     inspect::Summary,
     int8::Format,
     quantise::Quantised,
 };
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 #[test]
 fn folded_networks_equal_unfolded_ones() {
@@ -203,4 +207,29 @@ fn files_that_are_no_checkpoint_are_refused() {
     let mut newer = bytes.clone();
     newer[at] = b'9';
     assert!(parse(&newer).unwrap().contains("contract version 9"));
+}
+
+/// Scales are moved until requantisation is exact in every engine; that must work whatever the ranges are.
+#[test]
+fn any_ranges_can_be_quantised() {
+    let spec = support::compact(16, 64, 64);
+    let folded = Folded::new(&support::checkpoint(&spec, &support::tensors(&spec, 9))).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    for _ in 0..60 {
+        let mut range = |_| {
+            let max = 10f32.powf(rng.random_range(-1. ..2.));
+            Range { min: -max * rng.random_range(0f32..1.), max }
+        };
+        let ranges: Vec<Vec<Range>> = (0..2).map(|_| (0..=spec.net.layers.len()).map(&mut range).collect()).collect();
+        let quantised = Quantised::new(&folded, &ranges).unwrap();
+        for (index, layer) in spec.net.layers.iter().enumerate() {
+            let (Op::Conv(_), Some(conv)) = (&layer.op, &quantised.convs[index]) else { continue };
+            let (x, y) = (quantised.group(layer.inputs[0]), quantised.group(index + 1));
+            for (row, range) in ranges.iter().map(|branch| branch[index + 1]).enumerate() {
+                let (x, y) = (x.scales[row], y.scales[row]);
+                assert!(conv.scales[row].iter().all(|&w| agrees(x, w, y)));
+                assert!(y >= range.max / 255. && conv.scales[row].iter().any(|&w| w != conv.scales[row][0]));
+            }
+        }
+    }
 }
