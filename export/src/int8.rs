@@ -1,7 +1,7 @@
 //! Writes the int8 file: `QLinearConv` with kernels once and scales and biases picked by `modality`, or, for
 //! toolchains that want it, the same numbers as a QDQ graph with one branch.
 //!
-//! Found out with tract 0.23.9 and ONNX Runtime 1.32, on 120 random networks of these operations and both branches:
+//! Found out with tract 0.23.9 and ONNX Runtime 1.32, on random networks of these operations and both branches:
 //! * ONNX Runtime equals the one rounding rule in every code, padding included (it pads with the zero point).
 //! * tract loads the file, folds the picked rows once `modality` is a constant, stays in int8 from end to end and pads with
 //!   the zero point. Its codes equal the rule's if the factors are made as `factors.rs` says, and otherwise not always.
