@@ -7,16 +7,16 @@
 //! codes of 20 random networks). Where all channels of a convolution have one and the same factor, tract multiplies in
 //! fixed point instead of f32, which also rounds otherwise now and then.
 //!
-//! Both are cured where the numbers are made: scales are free within a few millionths, so the exporter moves them by some
+//! Both are cured where the numbers are made: scales are free within a part in a thousand or so, so the exporter moves them by some
 //! units in the last place until all orders agree, and keeps the factors of a convolution from being all equal. With that,
 //! tract, ONNX Runtime and the rule gave the same codes in every trial. The self-test at every start of the runtime
 //! (the manifest's digests) would find a machine on which they do not.
 
 /// Products of scales that have to be exact enough are this close to the true quotient, relatively.
 const CLOSE: f64 = 1. / (1 << 26) as f64;
-/// A scale moves by at most this many units in the last place (about one part in 200).
+/// A scale moves by at most this many units in the last place (0.8 %).
 const MAX_MOVES: usize = 1 << 16;
-/// A weight scale moves by at most this many units in the last place.
+/// A weight scale moves by at most this many units in the last place (0.1 %).
 const MAX_WEIGHT_MOVES: usize = 1 << 13;
 
 /// Whether `(x * w) / y` is the same number in every order in which an engine may compute it.
