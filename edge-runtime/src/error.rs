@@ -60,7 +60,7 @@ pub enum EdgeError {
         /// File.
         path: PathBuf,
         /// What does not fit.
-        source: SpecError,
+        source: Box<SpecError>,
     },
     /// The graph contradicts the manifest.
     #[error("{}: {what}: found {found}, expected {expected}", path.display())]
@@ -136,7 +136,7 @@ pub enum EdgeError {
     },
     /// The volume cannot be read.
     #[error(transparent)]
-    Volume(#[from] VolumeError),
+    Volume(Box<VolumeError>),
     /// The volume's slices fit no scanner.
     #[error("{}: {source}", path.display())]
     Grid {
@@ -177,14 +177,16 @@ pub enum EdgeError {
 
 impl EdgeError {
     /// The stable code.
-    pub const fn code(&self) -> Code {
+    pub fn code(&self) -> Code {
         match self {
             Self::ModelRead { .. } | Self::ModelSize { .. } => Code::ModelRead,
             Self::ModelCorrupt { .. } => Code::ModelCorrupt,
             Self::ModelForeign { .. } => Code::ModelForeign,
             Self::ModelJson { .. } => Code::ModelManifest,
-            Self::ModelSpec { source: SpecError::Version { .. }, .. } => Code::ModelVersion,
-            Self::ModelSpec { .. } => Code::ModelManifest,
+            Self::ModelSpec { source, .. } => match **source {
+                SpecError::Version { .. } => Code::ModelVersion,
+                _ => Code::ModelManifest,
+            },
             Self::ModelGraph { .. } => Code::ModelGraph,
             Self::Modality { .. } => Code::ModelModality,
             Self::Spatial { .. } => Code::ModelSpatial,
@@ -200,6 +202,12 @@ impl EdgeError {
             Self::Usage(_) => Code::Usage,
             Self::Output { .. } => Code::Output,
         }
+    }
+}
+
+impl From<VolumeError> for EdgeError {
+    fn from(error: VolumeError) -> Self {
+        Self::Volume(Box::new(error))
     }
 }
 

@@ -74,7 +74,7 @@ pub struct LayerReport {
 pub fn inspect(model: &Model, engine: &Engine) -> Result<Inspection, EdgeError> {
     let (manifest, spec) = (&model.manifest, model.spec());
     let net_error =
-        |source: contract::NetError| EdgeError::ModelSpec { path: model.path.clone(), source: source.into() };
+        |source: contract::NetError| EdgeError::ModelSpec { path: model.path.clone(), source: Box::new(source.into()) };
     let counts = spec.net.counts().map_err(net_error)?;
     let per_layer = spec.net.layer_counts().map_err(net_error)?;
     let shapes = spec.net.shapes().map_err(net_error)?;

@@ -2,7 +2,10 @@
 
 mod cli;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, StdoutLock, Write},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use cli::{BenchArgs, Cli, Command, ModelArgs, run, tables};
@@ -20,7 +23,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench_model(&args),
         Command::FirstSlice(args) => bench::first_slice(&args.model, args.modality).map(|()| true),
         Command::Codes => {
-            tables::codes();
+            show(tables::codes);
             Ok(true)
         }
     };
@@ -40,12 +43,20 @@ fn complain(error: &EdgeError) {
     eprintln!("error [{code}]: {error}\n  hint: {}", code.advice());
 }
 
-/// Prints a report as JSON. Reports are plain data; only a closed pipe can fail.
-fn print_json(report: &impl serde::Serialize) {
-    match serde_json::to_string_pretty(report) {
-        Ok(text) => println!("{text}"),
-        Err(error) => eprintln!("error: the report is no JSON: {error}"),
+/// Writes to stdout. Who closed the pipe (`| head`) has read enough.
+fn show(print: impl FnOnce(&mut StdoutLock<'static>) -> io::Result<()>) {
+    match print(&mut io::stdout().lock()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => eprintln!("error: stdout: {error}"),
+        _ => {}
     }
+}
+
+/// Prints a report as JSON.
+fn show_json(report: &impl serde::Serialize) {
+    show(|out| {
+        serde_json::to_writer_pretty(&mut *out, report)?;
+        writeln!(out)
+    });
 }
 
 /// A bar for long work, on stderr, gone when done.
@@ -70,9 +81,9 @@ fn inspect_model(args: &ModelArgs) -> Result<bool, EdgeError> {
     let engine = Engine::new(&model)?;
     let inspection = inspect::inspect(&model, &engine)?;
     if args.json {
-        print_json(&inspection)
+        show_json(&inspection)
     } else {
-        tables::inspection(&inspection)
+        show(|out| tables::inspection(out, &inspection))
     }
     Ok(true)
 }
@@ -83,9 +94,9 @@ fn self_test(args: &ModelArgs) -> Result<bool, EdgeError> {
     warn_of_float(&model, &engine);
     let answers = selftest::answers(&model, &mut engine)?;
     if args.json {
-        print_json(&tables::answers_json(&answers))
+        show_json(&tables::answers_json(&answers))
     } else {
-        tables::answers(&answers)
+        show(|out| tables::answers(out, &answers))
     }
     // Last, so that the digests are seen whatever they are.
     Ok(answers.iter().all(|answer| answer.pass().unwrap_or(!model.is_int8())))
@@ -98,9 +109,9 @@ fn bench_model(args: &BenchArgs) -> Result<bool, EdgeError> {
     bar.finish_and_clear();
     let report = report?;
     if args.json {
-        print_json(&report)
+        show_json(&report)
     } else {
-        tables::bench(&report)
+        show(|out| tables::bench(out, &report))
     }
     Ok(true)
 }

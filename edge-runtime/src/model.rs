@@ -105,7 +105,7 @@ fn manifest(path: &Path, proto: &ModelProto) -> Result<Manifest, EdgeError> {
         found: proto.metadata_props.iter().map(|entry| entry.key.clone()).collect(),
     })?;
     let json = |source| EdgeError::ModelJson { path: path.to_path_buf(), source };
-    let spec = |source: SpecError| EdgeError::ModelSpec { path: path.to_path_buf(), source };
+    let spec = |source: SpecError| EdgeError::ModelSpec { path: path.to_path_buf(), source: Box::new(source) };
     // The version first: another contract's manifest need not even parse.
     let version: Version = serde_json::from_str(&text.value).map_err(json)?;
     check_version(version.contract).map_err(spec)?;

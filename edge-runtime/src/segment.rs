@@ -136,7 +136,7 @@ impl Segmented {
         let (plane, shape) = (self.image.plane(), self.image.shape());
         let window = overlay::Window::of(self.image.modality, &self.image.raw);
         let area = plane.height * plane.width;
-        let fault = |fault| VolumeError::new(path, fault);
+        let fault = |fault| EdgeError::from(VolumeError::new(path, fault));
         let panel = |z: usize| {
             let pixels = z * area..(z + 1) * area;
             let (raw, classes) = (&self.image.raw[pixels.clone()], &self.classes[pixels]);

@@ -16,7 +16,7 @@ use super::{
     jobs::{self, Job},
     tables,
 };
-use crate::{complain, print_json, progress_bar, warn_of_float};
+use crate::{complain, progress_bar, show, show_json, warn_of_float};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -51,7 +51,7 @@ pub fn segment(args: &SegmentArgs) -> Result<bool, EdgeError> {
             Ok(done) => {
                 report_refusals(&done.report);
                 if !args.json {
-                    tables::volume(&done.report, &job.output);
+                    show(|out| tables::volume(out, &done.report, &job.output));
                 }
                 stages.merge(&done.stages);
                 volumes.push(done.report);
@@ -65,9 +65,9 @@ pub fn segment(args: &SegmentArgs) -> Result<bool, EdgeError> {
     }
     let (model_sha256, stages, complete) = (model.sha256.as_str(), stages.summary(), refused.is_empty());
     if args.json {
-        print_json(&Report { model: &args.model, model_sha256, modality: args.modality, volumes, refused, stages });
+        show_json(&Report { model: &args.model, model_sha256, modality: args.modality, volumes, refused, stages });
     } else if stages.slices > 0 {
-        tables::stages(args.modality, &stages);
+        show(|out| tables::stages(out, args.modality, &stages));
     }
     Ok(complete)
 }

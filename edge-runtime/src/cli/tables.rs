@@ -1,6 +1,10 @@
 //! Reports for people. Every number here is also in the JSON.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::Path,
+};
 
 use contract::Modality;
 use edge_runtime::{
@@ -35,102 +39,120 @@ pub fn answers_json(answers: &[Answer]) -> BTreeMap<&'static str, AnswerJson> {
 }
 
 /// Digests and verdict per modality.
-pub fn answers(answers: &[Answer]) {
+pub fn answers(out: &mut impl Write, answers: &[Answer]) -> io::Result<()> {
     for answer in answers {
         let verdict = match answer.pass() {
             Some(true) => "PASS",
             Some(false) => "FAIL",
             None => "not recorded in the model",
         };
-        println!(
+        writeln!(
+            out,
             "{}  {verdict}\n  logits {}\n  labels {}",
             answer.modality, answer.logits_sha256, answer.labels_sha256
-        );
+        )?;
         if let Some([logits, labels]) = answer.golden.as_ref().filter(|_| answer.pass() == Some(false)) {
-            println!("  expected\n  logits {logits}\n  labels {labels}");
+            writeln!(out, "  expected\n  logits {logits}\n  labels {labels}")?;
         }
     }
+    Ok(())
 }
 
 /// Slices and organs of a volume.
-pub fn volume(report: &VolumeReport, output: &Path) {
+pub fn volume(out: &mut impl Write, report: &VolumeReport, output: &Path) -> io::Result<()> {
     let VolumeReport { segmented, blank, refused, .. } = report;
     let (input, output) = (report.input.display(), output.display());
-    println!("{input} -> {output}: {segmented} slices segmented, {blank} blank, {} refused", refused.len());
+    writeln!(out, "{input} -> {output}: {segmented} slices segmented, {blank} blank, {} refused", refused.len())?;
     for organ in &report.organs {
-        println!("  {:>3} {:<24} {:>10} voxels {:>9.1} ml", organ.class, organ.name, organ.voxels, organ.ml);
+        writeln!(out, "  {:>3} {:<24} {:>10} voxels {:>9.1} ml", organ.class, organ.name, organ.voxels, organ.ml)?;
     }
+    Ok(())
 }
 
 /// Times per stage of one modality.
-pub fn stages(modality: Modality, stages: &StageSummaries) {
-    println!("{modality}, {} slices, ms     p50      p90      p99      max", stages.slices);
+pub fn stages(out: &mut impl Write, modality: Modality, stages: &StageSummaries) -> io::Result<()> {
+    writeln!(out, "{modality}, {} slices, ms     p50      p90      p99      max", stages.slices)?;
     let StageSummaries { preprocess, infer, postprocess, slice, .. } = stages;
     for (name, summary) in
         [("preprocess", preprocess), ("infer", infer), ("postprocess", postprocess), ("whole slice", slice)]
     {
         let Summary { p50_ms, p90_ms, p99_ms, max_ms } = summary;
-        println!("  {name:<16} {p50_ms:>8.2} {p90_ms:>8.2} {p99_ms:>8.2} {max_ms:>8.2}");
+        writeln!(out, "  {name:<16} {p50_ms:>8.2} {p90_ms:>8.2} {p99_ms:>8.2} {max_ms:>8.2}")?;
     }
+    Ok(())
 }
 
 /// Latencies, start-up and memory.
-pub fn bench(report: &Report) {
+pub fn bench(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let [height, width] = report.slice;
-    println!("{} on {} ({}), slices of {height} x {width}", report.name, report.cpu, report.arch);
+    writeln!(out, "{} on {} ({}), slices of {height} x {width}", report.name, report.cpu, report.arch)?;
     if !report.optimised {
-        println!("built without optimisation: times say nothing about a release build");
+        writeln!(out, "built without optimisation: times say nothing about a release build")?;
     }
     for modality in &report.modalities {
-        stages(modality.modality, &modality.stages);
+        stages(out, modality.modality, &modality.stages)?;
     }
-    println!(
+    writeln!(
+        out,
         "read model {:.1} ms, plan {:.1} ms, self-test {:.1} ms",
         report.load_ms, report.plan_ms, report.selftest_ms
-    );
+    )?;
     for first in &report.first_result_ms {
-        println!("process start to first {} label map {:.1} ms", first.modality, first.ms);
+        writeln!(out, "process start to first {} label map {:.1} ms", first.modality, first.ms)?;
     }
     match report.peak_bytes {
-        Some(bytes) => println!("peak memory {:.1} MiB", bytes as f64 / MIB),
-        None => println!("peak memory unknown on this system"),
+        Some(bytes) => writeln!(out, "peak memory {:.1} MiB", bytes as f64 / MIB)?,
+        None => writeln!(out, "peak memory unknown on this system")?,
     }
+    Ok(())
 }
 
 /// Manifest, costs and layers.
-pub fn inspection(model: &Inspection) {
+pub fn inspection(out: &mut impl Write, model: &Inspection) -> io::Result<()> {
     let modalities: Vec<&str> = model.modalities.iter().map(|modality| modality.name()).collect();
     let labels: Vec<String> = model.labels.iter().map(|(class, label)| format!("{class} {}", label.name)).collect();
     let grid = model.grid;
-    println!(
+    writeln!(
+        out,
         "{} ({:?}), contract {}, modalities {}",
         model.name,
         model.precision,
         model.contract,
         modalities.join(" ")
-    );
-    println!("labels      {}", labels.join(", "));
-    println!("grid        {} x {} at {} mm, {} slice(s)", grid.height, grid.width, grid.spacing_mm, model.slices);
-    println!("intensity   ct {:?}, mr {:?}, scale {}", model.intensity.ct, model.intensity.mr, model.intensity.scale);
+    )?;
+    writeln!(out, "labels      {}", labels.join(", "))?;
+    writeln!(out, "grid        {} x {} at {} mm, {} slice(s)", grid.height, grid.width, grid.spacing_mm, model.slices)?;
+    writeln!(
+        out,
+        "intensity   ct {:?}, mr {:?}, scale {}",
+        model.intensity.ct, model.intensity.mr, model.intensity.scale
+    )?;
     let provenance = &model.provenance;
-    println!("trained by  {}: {}", provenance.tool, provenance.command);
-    println!(
+    writeln!(out, "trained by  {}: {}", provenance.tool, provenance.command)?;
+    writeln!(
+        out,
         "            {}, {} steps, seed {}, data {:?}",
         provenance.topology, provenance.steps, provenance.seed, provenance.data
-    );
-    println!("file        {} bytes, SHA-256 {}", model.file_bytes, model.file_sha256);
-    println!(
+    )?;
+    writeln!(out, "file        {} bytes, SHA-256 {}", model.file_bytes, model.file_sha256)?;
+    writeln!(
+        out,
         "parameters  {} shared, {} of norms per modality (folded)",
         model.parameters, model.norm_parameters_per_modality
-    );
+    )?;
     let share = 100. * model.int8_macs as f64 / (model.macs as f64).max(1.);
-    println!("work        {:.1} M multiply-accumulates per image, {share:.1} % in int8 here", model.macs as f64 / 1e6);
-    println!(
+    writeln!(
+        out,
+        "work        {:.1} M multiply-accumulates per image, {share:.1} % in int8 here",
+        model.macs as f64 / 1e6
+    )?;
+    writeln!(
+        out,
         "memory      {:.2} MiB of weights and tables, {:.2} MiB of it used by more than one modality",
         model.constant_bytes as f64 / MIB,
         model.shared_constant_bytes as f64 / MIB
-    );
-    println!("\n{:<14} {:<20} {:>16} {:>10}  runs  plan", "layer", "op", "output", "MMAC");
+    )?;
+    writeln!(out, "\n{:<14} {:<20} {:>16} {:>10}  runs  plan", "layer", "op", "output", "MMAC")?;
     for layer in &model.layers {
         let [channels, depth, height, width] = layer.shape;
         let shape = if depth == 1 {
@@ -139,16 +161,28 @@ pub fn inspection(model: &Inspection) {
             format!("{channels}x{depth}x{height}x{width}")
         };
         let (macs, runs) = (layer.macs as f64 / 1e6, layer.runs.unwrap_or("-"));
-        println!("{:<14} {:<20} {shape:>16} {macs:>10.2}  {runs:<4}  {}", layer.name, layer.op, layer.plan.join(" "));
+        writeln!(
+            out,
+            "{:<14} {:<20} {shape:>16} {macs:>10.2}  {runs:<4}  {}",
+            layer.name,
+            layer.op,
+            layer.plan.join(" ")
+        )?;
     }
     for golden in &model.golden {
-        println!("\ngolden {}\n  logits {}\n  labels {}", golden.modality, golden.logits_sha256, golden.labels_sha256);
+        writeln!(
+            out,
+            "\ngolden {}\n  logits {}\n  labels {}",
+            golden.modality, golden.logits_sha256, golden.labels_sha256
+        )?;
     }
+    Ok(())
 }
 
 /// Every stable code.
-pub fn codes() {
+pub fn codes(out: &mut impl Write) -> io::Result<()> {
     for code in Code::ALL {
-        println!("{:<14} {}\n{:<14} -> {}", code.name(), code.meaning(), "", code.advice());
+        writeln!(out, "{:<14} {}\n{:<14} -> {}", code.name(), code.meaning(), "", code.advice())?;
     }
+    Ok(())
 }
