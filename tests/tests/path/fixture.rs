@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, sync::LazyLock};
 
 use contract::{
     Modality, ModelSpec, Net,
-    net::{Activation, Conv, Layer, Op, Shape, Spatial},
+    net::{Activation, Conv, Layer, Op, Padding, Shape, Spatial},
 };
 use export::{
     Checkpoint, Folded,
@@ -101,14 +101,22 @@ pub static FLOAT: LazyLock<Vec<Exported>> = LazyLock::new(|| {
     vec![
         Exported::float(Net::compact(3, 5, 6, 32, 48), both, 11),
         Exported::float(convolutions(), both, 12),
-        Exported::float(Net::dilated2d(5, 16, 24), both, 13),
+        Exported::float(pre_activated(), both, 13),
         Exported::float(Net::unet3d(5, 8, 16, 24), both, 14),
     ]
 });
 
+fn layer(name: &str, inputs: &[usize], op: Op) -> Layer {
+    Layer { name: name.to_string(), inputs: inputs.to_vec(), op }
+}
+
+/// Neither norm nor activation.
+fn plain(channels: usize, kernel: usize) -> Conv {
+    Conv { norm: false, activation: Activation::None, ..Conv::plane(channels, kernel) }
+}
+
 /// Stride, dilation, groups and a bias beside a norm.
 fn convolutions() -> Net {
-    let layer = |name: &str, inputs: &[usize], op| Layer { name: name.to_string(), inputs: inputs.to_vec(), op };
     let layers = vec![
         layer("wide", &[0], Op::Conv(Conv { bias: true, ..Conv::plane(6, 5) })),
         layer("dilated", &[1], Op::Conv(Conv { dilation: [1, 3, 2], ..Conv::plane(8, 3) })),
@@ -116,11 +124,29 @@ fn convolutions() -> Net {
         layer("strided", &[3], Op::Conv(Conv { stride: [1, 2, 2], ..Conv::plane(9, 3) })),
         layer("up", &[4], Op::Upsample { factor: [1, 2, 2] }),
         layer("join", &[5, 3], Op::Concat),
-        layer(
-            "head",
-            &[6],
-            Op::Conv(Conv { bias: true, norm: false, activation: Activation::None, ..Conv::plane(4, 1) }),
-        ),
+        layer("head", &[6], Op::Conv(Conv { bias: true, ..plain(4, 1) })),
     ];
     Net { name: "convolutions".into(), spatial: Spatial::D2, input: Shape::plane(3, 22, 38), layers }
+}
+
+/// All that the paper's 2D network is made of, in few weights.
+fn pre_activated() -> Net {
+    let leaky = Activation::LeakyRelu(0.2);
+    let layers = vec![
+        layer("stem", &[0], Op::Conv(plain(6, 3))),
+        layer("pre", &[1], Op::Norm { activation: leaky }),
+        layer("a", &[2], Op::Conv(Conv { activation: leaky, ..Conv::plane(10, 3) })),
+        layer("b", &[3], Op::Conv(Conv { dilation: [1, 2, 2], ..plain(10, 3) })),
+        layer("pad", &[1], Op::PadChannels { front: 1, back: 3 }),
+        layer("sum", &[5, 4], Op::Add),
+        layer("pool", &[6], Op::MaxPool { size: [1, 2, 2] }),
+        layer(
+            "mirrored",
+            &[7],
+            Op::Conv(Conv { padding: Padding::Symmetric, activation: leaky, ..Conv::plane(28, 3) }),
+        ),
+        layer("shuffle", &[8], Op::PixelShuffle { factor: 2 }),
+        layer("head", &[9], Op::Conv(Conv { padding: Padding::Symmetric, ..plain(5, 5) })),
+    ];
+    Net { name: "pre-activated".into(), spatial: Spatial::D2, input: Shape::plane(3, 14, 22), layers }
 }
