@@ -2,7 +2,9 @@
 
 mod check;
 mod cross;
+mod demo;
 mod libtorch;
+mod report;
 mod shell;
 mod size;
 mod test;
@@ -27,6 +29,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// From nothing to an int8 label map: phantoms, training, export, segmentation, report (about 10 minutes)
+    #[command(after_help = "Example, a longer training:  cargo xtask demo -- --steps 2000")]
+    Demo(demo::DemoArgs),
+    /// The demo's steps on two data sets of your own (nnU-Net's raw layout)
+    Chain(demo::ChainArgs),
     /// Run every test, the trainer's and the documentation's included
     #[command(after_help = "Example, one test only:  cargo xtask test resume_equals_an_uninterrupted_run")]
     Test {
@@ -55,6 +62,8 @@ enum Task {
 
 fn main() -> Result<()> {
     match Cli::parse().task {
+        Task::Demo(args) => demo::demo(&args),
+        Task::Chain(args) => demo::chain(&args),
         Task::Test { args } => test::test(&args),
         Task::Check => check::check(),
         Task::Bench { args } => run(cargo(["bench", "--package", "benches"]).args(args)),

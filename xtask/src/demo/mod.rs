@@ -1,0 +1,119 @@
+//! From nothing to an int8 label map, and the same chain on your own data: `cargo xtask demo` and `cargo xtask chain`.
+//!
+//! Every step is one of the three programs, called as a user would call it; this module only carries files from one to
+//! the next and lays their figures side by side.
+
+mod chain;
+mod figures;
+mod history;
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use contract::Modality;
+use volume::dataset::Split;
+
+use crate::{libtorch, report, shell};
+use chain::Chain;
+
+/// Phantoms, training, export, segmentation and a report, into target/demo/.
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Training subjects of each modality
+    #[arg(long, default_value_t = 14)]
+    train: usize,
+    /// Held-out subjects of each modality
+    #[arg(long, default_value_t = 4)]
+    test: usize,
+    /// Seed of subjects and training
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Further arguments for `gantry-train train`, e.g. `-- --steps 2000`
+    #[arg(last = true)]
+    training: Vec<String>,
+}
+
+/// The demo's chain on your own two data sets (nnU-Net's raw layout).
+#[derive(Args)]
+pub struct ChainArgs {
+    /// CT data set
+    #[arg(long, value_name = "DIR")]
+    ct: PathBuf,
+    /// MRI data set
+    #[arg(long, value_name = "DIR")]
+    mr: PathBuf,
+    /// Where models, label maps and report.html go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Score the training scans instead of the held-out ones (imagesTs): an overfit check, and the report says so
+    #[arg(long)]
+    on_training: bool,
+    /// Further arguments for `gantry-train train`, e.g. `-- --steps 2000`
+    #[arg(last = true)]
+    training: Vec<String>,
+}
+
+/// Runs `cargo xtask demo`.
+pub fn demo(args: &DemoArgs) -> Result<()> {
+    libtorch::setup()?;
+    let programs = chain::build()?;
+    let start = Instant::now();
+    let out = shell::target_dir().join("demo");
+    if out.exists() {
+        std::fs::remove_dir_all(&out).with_context(|| format!("cannot empty {}", out.display()))?;
+    }
+    let data = out.join("data");
+    shell::run(shell::command(&programs.train, ["phantom"]).arg("--out").arg(&data).args([
+        "--train",
+        &args.train.to_string(),
+        "--test",
+        &args.test.to_string(),
+        "--seed",
+        &args.seed.to_string(),
+    ]))?;
+    let chain = Chain {
+        programs,
+        data: Modality::ALL.map(|modality| data.join(chain::phantom_folder(modality))),
+        out,
+        split: Split::Test,
+        training: [vec!["--seed".into(), args.seed.to_string()], args.training.clone()].concat(),
+        start,
+    };
+    finish(&chain, "synthetic subjects that the network has not seen")
+}
+
+/// Runs `cargo xtask chain`.
+pub fn chain(args: &ChainArgs) -> Result<()> {
+    libtorch::setup()?;
+    let programs = chain::build()?;
+    let split = if args.on_training { Split::Train } else { Split::Test };
+    let chain = Chain {
+        programs,
+        data: [args.ct.clone(), args.mr.clone()],
+        out: args.out.clone(),
+        split,
+        training: args.training.clone(),
+        start: Instant::now(),
+    };
+    let scans = match split {
+        Split::Train => "the training scans themselves: an overfit check, not a measure of accuracy",
+        Split::Test => "scans that the network has not seen",
+    };
+    finish(&chain, scans)
+}
+
+fn finish(chain: &Chain, scans: &str) -> Result<()> {
+    let results = chain.run()?;
+    let report = figures::report(chain, &results, scans)?;
+    let path = chain.out.join("report.html");
+    volume::atomic::write_bytes(&path, report::page(&report)?.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("\nDice on {scans}\n\n{}", report::text(&report.dice));
+    println!("{}", report::text(&report.latency));
+    for (value, name) in &report.figures {
+        println!("{value:>12}  {name}");
+    }
+    println!("\nreport: {}", path.display());
+    Ok(())
+}
