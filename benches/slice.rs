@@ -6,7 +6,7 @@
 use std::{hint::black_box, path::Path};
 
 use contract::{Intake, Lut, Modality};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use edge_runtime::{Engine, Model};
 use phantom::{Anatomy, Subject};
 use volume::Geometry;
@@ -26,16 +26,18 @@ fn slice(modality: Modality) -> Slice {
     Slice { raw, geometry }
 }
 
-fn slices(c: &mut Criterion) {
+fn main() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/abdomen-compact/model.onnx");
     let model = Model::load(&path).unwrap_or_else(|error| panic!("{error}"));
     let mut engine = Engine::new(&model).unwrap_or_else(|error| panic!("{error}"));
+    let mut criterion = Criterion::default().configure_from_args();
     for &modality in &model.spec().modalities {
-        bench(c, &model, &mut engine, modality);
+        bench(&mut criterion, &model, &mut engine, modality);
     }
+    criterion.final_summary();
 }
 
-fn bench(c: &mut Criterion, model: &Model, engine: &mut Engine, modality: Modality) {
+fn bench(criterion: &mut Criterion, model: &Model, engine: &mut Engine, modality: Modality) {
     let (spec, slice) = (model.spec(), slice(modality));
     let plane = slice.geometry.plane();
     let mut intake = Intake::new(modality, spec.intensity, plane, spec.grid).expect("a scanner's slice");
@@ -44,7 +46,7 @@ fn bench(c: &mut Criterion, model: &Model, engine: &mut Engine, modality: Modali
     let mut labels = vec![0; engine.labels_len()];
     let mut back = vec![0; slice.raw.len()];
 
-    let mut group = c.benchmark_group(format!("slice/{modality}"));
+    let mut group = criterion.benchmark_group(format!("slice/{modality}"));
     group.throughput(Throughput::Elements(1));
     // A model of several slices sees the same one in each channel: the work does not depend on the values.
     group.bench_function("whole", |b| {
@@ -66,6 +68,3 @@ fn bench(c: &mut Criterion, model: &Model, engine: &mut Engine, modality: Modali
     group.bench_function("intensity table", |b| b.iter(|| lut.fit(&spec.intensity, modality, black_box(&slice.raw))));
     group.finish();
 }
-
-criterion_group!(benches, slices);
-criterion_main!(benches);
