@@ -30,6 +30,10 @@ pub struct Pixels {
     logits: Tensor,
     /// Their softmax.
     probabilities: Tensor,
+    /// `[pixels, 1]`: class.
+    labels: Tensor,
+    /// `[pixels, 1]`: probability of the true class.
+    right: Tensor,
     /// `[pixels, classes]`, 1 for the true class.
     truth: Tensor,
     /// `[classes]`: pixels of each class.
@@ -43,10 +47,12 @@ impl Pixels {
         let last: Vec<i64> = [0].into_iter().chain(2..logits.dim() as i64).chain([1]).collect();
         let logits = logits.to_kind(Kind::Float).permute(last).reshape([-1, classes]);
         let probabilities = logits.softmax(-1, Kind::Float);
-        let class = Tensor::arange(classes, (labels.kind(), labels.device()));
-        let truth = labels.reshape([-1, 1]).eq_tensor(&class).to_kind(Kind::Float);
+        let labels = labels.to_kind(Kind::Int64).reshape([-1, 1]);
+        let class = Tensor::arange(classes, (Kind::Int64, labels.device()));
+        let truth = labels.eq_tensor(&class).to_kind(Kind::Float);
         let counts = truth.sum_dim_intlist(0, false, Kind::Float);
-        Self { logits, probabilities, truth, counts }
+        let right = probabilities.gather(1, &labels, false);
+        Self { logits, probabilities, labels, right, truth, counts }
     }
 
     fn classes(&self) -> i64 {
@@ -55,9 +61,8 @@ impl Pixels {
 
     /// `-mean_c 2 sum(p g) / (sum(p^2) + sum(g) + 1e-7)`, background included, sums over the whole batch. In [-1, 0].
     pub fn dice(&self) -> Tensor {
-        let p = &self.probabilities;
-        let overlap = (p * &self.truth).sum_dim_intlist(0, false, Kind::Float);
-        let squares = p.square().sum_dim_intlist(0, false, Kind::Float);
+        let overlap = self.truth.tr().matmul(&self.right).squeeze_dim(1);
+        let squares = self.probabilities.square().sum_dim_intlist(0, false, Kind::Float);
         let dice: Tensor = 2. * overlap / (squares + &self.counts + DICE_EPSILON);
         -dice.mean(Kind::Float)
     }
@@ -66,9 +71,8 @@ impl Pixels {
     pub fn cross_entropy(&self) -> Tensor {
         let pixels = self.logits.size()[0] as f64;
         let weights: Tensor = 1. - &self.counts / pixels;
-        let p = self.probabilities.clamp(CLIP, 1.);
-        let sums = (p.log() * &self.truth).sum_dim_intlist(0, false, Kind::Float);
-        -(sums * weights).sum(Kind::Float) / pixels
+        let weights = weights.gather(0, &self.labels.squeeze_dim(1), false).unsqueeze(1);
+        -(self.right.clamp(CLIP, 1.).log() * weights).sum(Kind::Float) / pixels
     }
 
     /// Mean logits over the pixels of each class, `[true class, classes]`; a row of zeros for an absent class.

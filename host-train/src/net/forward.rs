@@ -112,10 +112,11 @@ fn normalise(x: Tensor, norm: Option<&Norm>, train: bool) -> Tensor {
     x.batch_norm(Some(&gamma), Some(&norm.beta), Some(&norm.mean), Some(&norm.var), train, MOMENTUM, epsilon, true)
 }
 
-fn activate(x: Tensor, activation: Activation) -> Tensor {
+/// Of a value that nobody else reads, so that ReLU may work in place.
+fn activate(mut x: Tensor, activation: Activation) -> Tensor {
     match activation {
         Activation::None => x,
-        Activation::Relu => x.relu(),
+        Activation::Relu => x.relu_(),
         Activation::LeakyRelu(slope) => x.maximum(&(&x * f64::from(slope))),
     }
 }

@@ -252,12 +252,22 @@ fn axes(spatial: Spatial, sizes: [usize; 3]) -> Vec<i64> {
 }
 
 /// The same values with channels innermost: the layout in which libtorch's CPU convolutions take a third less time.
+///
+/// The strides are set by hand, because those of a single channel could as well be the usual ones, and then every layer
+/// would fall back to them.
 pub fn channels_last(tensor: &Tensor) -> Tensor {
-    match tensor.dim() {
-        4 => tensor.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
-        5 => tensor.permute([0, 2, 3, 4, 1]).contiguous().permute([0, 4, 1, 2, 3]),
-        _ => tensor.shallow_clone(),
+    if tensor.dim() < 4 {
+        return tensor.shallow_clone();
     }
+    let size = tensor.size();
+    let axes: Vec<i64> = [0].into_iter().chain(2..size.len() as i64).chain([1]).collect();
+    let mut strides = vec![1; size.len()];
+    let mut step = size[1];
+    for axis in (2..size.len()).rev().chain([0]) {
+        strides[axis] = step;
+        step *= size[axis];
+    }
+    tensor.permute(axes).contiguous().as_strided(size, strides, None)
 }
 
 #[cfg(test)]
