@@ -30,7 +30,8 @@ impl Intake {
         })
     }
 
-    /// Codes of a raw slice, `[height, width]` of the model's grid.
+    /// Codes of a raw slice, `[height, width]` of the model's grid. A refused slice is all dark (-128), which is how the
+    /// slices beside it see it.
     ///
     /// # Panics
     /// If `raw` or `codes` is not as long as its grid says.
@@ -38,6 +39,7 @@ impl Intake {
         let plane = self.resampler.plane();
         assert_eq!(raw.len(), plane.height * plane.width, "pixels of the slice");
         assert_eq!(codes.len(), self.resampled.len(), "pixels of the model's grid");
+        codes.fill(i8::MIN);
         self.lut.fit(&self.intensity, self.modality, raw)?;
         self.resampler.forward(raw, self.lut.low(), &mut self.scratch, &mut self.resampled);
         for (code, &raw) in codes.iter_mut().zip(&self.resampled) {
@@ -68,5 +70,6 @@ mod tests {
         assert_eq!(codes.iter().filter(|&&code| code == 127).count(), 15);
         assert_eq!(codes.iter().filter(|&&code| code == -128).count(), 49);
         assert_eq!(intake.codes(&[5; 16], &mut codes), Err(IntensityError::Constant { value: 5 }));
+        assert_eq!(codes, [-128; 64]);
     }
 }

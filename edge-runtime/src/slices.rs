@@ -62,7 +62,7 @@ impl Segmenter {
     ///
     /// # Errors
     /// [`EdgeError::Slice`] if the slice itself must not be segmented, [`EdgeError::Run`] if the engine fails; `out` is
-    /// background then. A neighbour that must not be segmented is seen as all dark, as in training.
+    /// background then. A neighbour that must not be segmented is seen as all dark ([`Intake::codes`]).
     pub fn segment(&mut self, engine: &mut Engine, volume: &[i16], z: usize, out: &mut [u8]) -> Result<(), EdgeError> {
         out.fill(0);
         if out.len() != self.area {
@@ -94,9 +94,6 @@ impl Segmenter {
                     return Err(EdgeError::Length { what: "the volume", found: volume.len(), expected });
                 };
                 slot.result = self.intake.codes(raw, &mut slot.codes);
-                if slot.result.is_err() {
-                    slot.codes.fill(i8::MIN);
-                }
                 slot.slice = Some(neighbour);
             }
             if neighbour == z {
