@@ -30,7 +30,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// From nothing to an int8 label map: phantoms, training, export, segmentation, report (about 10 minutes)
-    #[command(after_help = "Example, a longer training:  cargo xtask demo -- --steps 2000")]
+    #[command(after_help = "Example, a longer training:  cargo xtask demo --steps 2000")]
     Demo(demo::DemoArgs),
     /// The demo's steps on two data sets of your own (nnU-Net's raw layout)
     Chain(demo::ChainArgs),
