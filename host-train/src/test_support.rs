@@ -31,7 +31,7 @@ pub fn settings(topology: Topology) -> Settings {
         seed: 1,
         objective: Objective::default(),
         augment: Augment::none(),
-        held_out: 0,
+        held_out: None,
     }
 }
 

@@ -61,8 +61,8 @@ pub struct Settings {
     pub objective: Objective,
     /// Random variations of the slices.
     pub augment: Augment,
-    /// Cases per modality that are held out.
-    pub held_out: usize,
+    /// Cases per modality that are held out, if anybody said so.
+    pub held_out: Option<usize>,
 }
 
 /// Number format of a step's convolutions.

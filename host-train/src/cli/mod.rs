@@ -1,6 +1,7 @@
 //! The command line: what was typed, what it means, what is done.
 
 mod eval;
+mod options;
 mod phantom;
 mod progress;
 mod train;
@@ -28,7 +29,7 @@ Your own scans go into folders of the same shape (nnU-Net raw: imagesTr, labelsT
 #[derive(Subcommand)]
 enum Command {
     /// Train a network; writes checkpoints and metrics into a folder
-    Train(Box<train::Arguments>),
+    Train(Box<options::Arguments>),
     /// Score a checkpoint: Dice, HD95 and ASSD per organ and modality
     Eval(eval::Arguments),
     /// Make synthetic CT and MRI data sets

@@ -1,0 +1,274 @@
+//! Options of `gantry-train train`, and what they mean: [`Settings`].
+
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use contract::{Grid, Intensity, LabelMap, Modality, ModelSpec, Net};
+use host_train::{
+    augment::Augment,
+    loss::Absent,
+    schedule::Schedule,
+    topology::Topology,
+    trainer::{Amp, Objective, Settings},
+};
+
+use super::DeviceArgument;
+
+/// Options of `train`. Those under "Objective" default to the paper's values.
+#[derive(Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Arguments {
+    /// CT data set: a folder in nnU-Net's raw layout (imagesTr, labelsTr, dataset.json)
+    #[arg(long, value_name = "DIR")]
+    pub ct: PathBuf,
+    /// MRI data set, of other patients or the same: nothing is paired
+    #[arg(long, value_name = "DIR")]
+    pub mr: PathBuf,
+    /// Folder for best.safetensors, last.safetensors, metrics.jsonl and the state for --resume
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Go on with the training in --out, with the same settings, as if it had never stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// Training cases per modality that choose the best checkpoint instead of training, the last in order of name;
+    /// default: 2, but at most a quarter of the cases
+    #[arg(long, value_name = "N")]
+    pub val: Option<usize>,
+
+    /// What CT and MRI share
+    #[arg(long, value_enum, default_value = "ummkd", help_heading = "Network")]
+    pub topology: TopologyArgument,
+    /// Family of networks
+    #[arg(long, value_enum, default_value = "compact", help_heading = "Network")]
+    net: NetArgument,
+    /// Channels of the first level of a compact network
+    #[arg(long, value_name = "CHANNELS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Network")]
+    width: u16,
+    /// Pixels that the network sees: N, or HEIGHTxWIDTH; multiples of 16
+    #[arg(long, value_name = "PIXELS", default_value = "128", value_parser = parse_size, help_heading = "Network")]
+    size: (usize, usize),
+    /// Edge of a pixel that the network sees, mm; size times spacing is the field of view
+    #[arg(long, value_name = "MM", default_value_t = 3., help_heading = "Network")]
+    spacing: f32,
+    /// Neighbouring slices that the network sees at once (odd); dilated2d has 3
+    #[arg(long, value_name = "N", help_heading = "Network")]
+    slices: Option<usize>,
+
+    /// Optimiser steps; each sees a batch of CT and a batch of MRI
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Optimiser")]
+    steps: u64,
+    /// Slices of each modality in a step
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Optimiser")]
+    batch: u16,
+    /// Peak learning rate of Adam
+    #[arg(long, value_name = "RATE", default_value_t = 3e-3, help_heading = "Optimiser")]
+    lr: f64,
+    /// Course of the learning rate
+    #[arg(long, value_enum, default_value = "cosine", help_heading = "Optimiser")]
+    schedule: ScheduleArgument,
+    /// Seed of weights, sampling, augmentation and dropout
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Optimiser")]
+    pub seed: u64,
+    /// Train on the slices as they are, without random variations
+    #[arg(long, help_heading = "Optimiser")]
+    no_augment: bool,
+
+    /// Weight of the Dice losses
+    #[arg(long, value_name = "W", default_value_t = 1., help_heading = "Objective")]
+    dice_weight: f64,
+    /// Weight of the cross-entropies
+    #[arg(long, value_name = "W", default_value_t = 1., help_heading = "Objective")]
+    ce_weight: f64,
+    /// Weight of the distillation (topology ummkd)
+    #[arg(long, value_name = "W", default_value_t = 0.5, help_heading = "Objective")]
+    kd_weight: f64,
+    /// Temperature of the distillation
+    #[arg(long, value_name = "T", default_value_t = 2., help_heading = "Objective")]
+    temperature: f64,
+    /// Classes that only one of the two batches holds
+    #[arg(long, value_enum, default_value = "masked", help_heading = "Objective")]
+    kd_absent: AbsentArgument,
+    /// Weight of half the squared convolution kernels
+    #[arg(long, value_name = "W", default_value_t = 1e-4, help_heading = "Objective")]
+    l2: f64,
+
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
+    pub device: DeviceArgument,
+    /// Mixed precision (bf16 needs CUDA)
+    #[arg(long, value_enum, default_value = "off", help_heading = "Machine")]
+    pub amp: AmpArgument,
+    /// Processor threads; default: libtorch's choice
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Machine")]
+    pub threads: Option<u16>,
+    /// Steps between two lines of metrics.jsonl
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Machine")]
+    pub log_every: u64,
+    /// Steps between two validations; checkpoints are written then
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Machine")]
+    pub val_every: u64,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  gantry-train phantom --out data
+  gantry-train train --ct data/Dataset001_PhantomCT --mr data/Dataset002_PhantomMR --out run --steps 600
+Stopped by Ctrl-C? The same line with --resume goes on from the last validation.
+`--topology individual` writes best-ct.safetensors and best-mr.safetensors.";
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum TopologyArgument {
+    /// Nothing: a network per modality
+    Individual,
+    /// Everything, norms included
+    Joint,
+    /// Convolutions; norms per modality
+    JointMsn,
+    /// The same, with knowledge distillation between the two
+    Ummkd,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NetArgument {
+    /// Small U-shaped 2D network for devices
+    Compact,
+    /// The paper's dilated residual 2D network (39 million weights)
+    Dilated2d,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ScheduleArgument {
+    /// Short warm-up, then half a cosine
+    Cosine,
+    /// Times 0.95 every 1000 steps
+    Paper,
+    /// No change
+    Constant,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum AbsentArgument {
+    /// Left out
+    Masked,
+    /// Pulled towards the uniform distribution, as in the paper's code
+    Original,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum AmpArgument {
+    /// All in f32
+    Off,
+    /// Convolutions in bf16
+    Bf16,
+}
+
+fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let (height, width) = text.split_once('x').unwrap_or((text, text));
+    let side = |side: &str| match side.parse() {
+        Ok(side) if (16..=contract::MAX_SIDE).contains(&side) && side % 16 == 0 => Ok(side),
+        _ => Err(format!("'{side}': expected a multiple of 16 from 16 to {}", contract::MAX_SIDE)),
+    };
+    Ok((side(height)?, side(width)?))
+}
+
+impl Arguments {
+    /// What the options ask for, if they fit each other.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let (height, width) = self.size;
+        let labels = LabelMap::abdomen();
+        let net = match self.net {
+            NetArgument::Compact => {
+                let slices = self.slices.unwrap_or(1);
+                ensure!(slices % 2 == 1 && slices <= 15, "--slices {slices}: expected an odd number up to 15");
+                Net::compact(slices, labels.classes(), self.width.into(), height, width)
+            }
+            NetArgument::Dilated2d => {
+                ensure!(self.slices.is_none_or(|n| n == 3), "--slices {:?}: dilated2d sees 3", self.slices);
+                Net::dilated2d(labels.classes(), height, width)
+            }
+        };
+        let shapes = net.shapes()?;
+        let deepest = shapes.iter().map(|shape| shape.pixels()).min().unwrap_or(0) * usize::from(self.batch);
+        ensure!(
+            deepest > 1,
+            "--batch {} --size {height}x{width}: a norm would see one value, expected more",
+            self.batch
+        );
+        ensure!(self.lr > 0. && self.lr.is_finite(), "--lr {}: expected a positive number", self.lr);
+        ensure!(
+            self.temperature > 0. && self.temperature.is_finite(),
+            "--temperature {}: expected a positive number",
+            self.temperature
+        );
+        for (name, weight) in [
+            ("dice-weight", self.dice_weight),
+            ("ce-weight", self.ce_weight),
+            ("kd-weight", self.kd_weight),
+            ("l2", self.l2),
+        ] {
+            ensure!(weight >= 0. && weight.is_finite(), "--{name} {weight}: expected 0 or more");
+        }
+        let grid = Grid { height, width, spacing_mm: self.spacing };
+        let spec = ModelSpec { net, labels, grid, intensity: Intensity::default(), modalities: Modality::ALL.to_vec() };
+        spec.check().context("the options do not make a model")?;
+        Ok(Settings {
+            topology: self.topology.into(),
+            spec,
+            steps: self.steps,
+            batch: self.batch.into(),
+            rate: self.lr,
+            schedule: self.schedule.into(),
+            seed: self.seed,
+            objective: Objective {
+                dice: self.dice_weight,
+                ce: self.ce_weight,
+                kd: self.kd_weight,
+                l2: self.l2,
+                temperature: self.temperature,
+                absent: self.kd_absent.into(),
+            },
+            augment: if self.no_augment { Augment::none() } else { Augment::default() },
+            held_out: self.val,
+        })
+    }
+}
+
+impl From<TopologyArgument> for Topology {
+    fn from(argument: TopologyArgument) -> Self {
+        match argument {
+            TopologyArgument::Individual => Self::Individual,
+            TopologyArgument::Joint => Self::Joint,
+            TopologyArgument::JointMsn => Self::JointMsn,
+            TopologyArgument::Ummkd => Self::Ummkd,
+        }
+    }
+}
+
+impl From<ScheduleArgument> for Schedule {
+    fn from(argument: ScheduleArgument) -> Self {
+        match argument {
+            ScheduleArgument::Cosine => Self::Cosine,
+            ScheduleArgument::Paper => Self::Paper,
+            ScheduleArgument::Constant => Self::Constant,
+        }
+    }
+}
+
+impl From<AbsentArgument> for Absent {
+    fn from(argument: AbsentArgument) -> Self {
+        match argument {
+            AbsentArgument::Masked => Self::Masked,
+            AbsentArgument::Original => Self::Original,
+        }
+    }
+}
+
+impl From<AmpArgument> for Amp {
+    fn from(argument: AmpArgument) -> Self {
+        match argument {
+            AmpArgument::Off => Self::Off,
+            AmpArgument::Bf16 => Self::Bf16,
+        }
+    }
+}
