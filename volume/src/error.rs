@@ -130,8 +130,8 @@ pub enum Fault {
     /// The axes do not span space.
     #[error("affine {rows:?} is singular or not finite: expected three independent axes")]
     Singular {
-        /// Voxel to RAS+ mm.
-        rows: [[f64; 4]; 3],
+        /// Voxel to RAS+ mm, in the file's own precision.
+        rows: [[f32; 4]; 3],
     },
     /// NaN or infinite.
     #[error("voxel {voxel:?} is {value}: expected a finite number")]

@@ -189,7 +189,7 @@ fn cosines(affine: &[[f64; 4]; 3]) -> Result<[[f64; 3]; 3], Fault> {
     if finite && determinant.abs() >= SMALLEST_DETERMINANT {
         Ok(cosines)
     } else {
-        Err(Fault::Singular { rows: *affine })
+        Err(Fault::Singular { rows: affine.map(|row| row.map(|value| value as f32)) })
     }
 }
 

@@ -3,7 +3,7 @@
 //! A surface is the voxels of a class that have a 6-neighbour outside of it; what lies beyond the volume is outside.
 //! Distances run between voxel centres through an exact Euclidean distance transform (Felzenszwalb and Huttenlocher,
 //! "Distance Transforms of Sampled Functions", 2012), so a volume costs time in proportion to its voxels.
-//! Conventions are those of `medpy.metric.binary`, which segmentation papers commonly report.
+//! Conventions are those of `medpy.metric.binary` 0.5.2: both directions are pooled before the mean and the percentile.
 
 /// Agreement of one class in two label maps.
 #[derive(Clone, Copy, Debug, PartialEq)]

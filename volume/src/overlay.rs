@@ -180,7 +180,7 @@ pub fn spread(classes: &[u8], shape: [usize; 3], count: usize) -> Vec<usize> {
     let mut with_classes =
         classes.chunks_exact((height * width).max(1)).enumerate().filter(|(_, slice)| labelled(slice)).map(|(z, _)| z);
     let first = with_classes.next();
-    let (low, high) = (first.unwrap_or(0), with_classes.last().or(first).unwrap_or(depth.saturating_sub(1)));
+    let (low, high) = (first.unwrap_or(0), with_classes.next_back().or(first).unwrap_or(depth.saturating_sub(1)));
     // In the middle of equal parts, because organs are small at their ends.
     let mut slices: Vec<usize> = (0..count).map(|part| low + (high - low + 1) * (2 * part + 1) / (2 * count)).collect();
     slices.dedup();
