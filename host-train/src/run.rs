@@ -178,3 +178,142 @@ fn save(
     state::save(&options.out.join(STATE), trainer, best)?;
     Ok(any)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        augment::Augment,
+        checkpoint::load,
+        data::tests::case_of,
+        test_support::settings,
+        topology::Topology,
+        trainer::{Amp, Settings},
+    };
+    use std::fs;
+    use tch::Device;
+
+    /// Four slices with a square each, whose place and brightness tell its class.
+    fn case(modality: Modality, settings: &Settings, seed: usize) -> Case {
+        let class = |i: usize| {
+            let (z, row, column) = (i / 4096, i / 64 % 64, i % 64);
+            let inside = (20..44).contains(&(row + seed % 3)) && (20..44).contains(&(column + seed % 5));
+            if inside { 1 + (z % 4) as u8 } else { 0 }
+        };
+        let labels: Vec<u8> = (0..4 * 4096).map(class).collect();
+        let raw = labels.iter().enumerate().map(|(i, &class)| i16::from(class) * 60 - 150 + (i * seed % 7) as i16);
+        case_of(modality, [64, 64, 4], raw.collect(), labels.clone(), &settings.spec)
+    }
+
+    fn data(settings: &Settings, held_out: usize) -> Data {
+        let cases = |modality, first: usize, n| (first..first + n).map(|seed| case(modality, settings, seed)).collect();
+        let sampler = |modality| {
+            let Settings { spec, batch, seed, .. } = settings;
+            Arc::new(Sampler::new(cases(modality, 1, 2), spec, *batch, *seed, Augment::default()).unwrap())
+        };
+        Data {
+            samplers: Modality::ALL.map(sampler),
+            validation: Modality::ALL.map(|modality| cases(modality, 7, held_out)),
+        }
+    }
+
+    fn options(out: &Path) -> Options {
+        let out = out.to_path_buf();
+        fs::create_dir_all(&out).unwrap();
+        Options { out, log_every: 2, validate_every: 4, provenance: Provenance::default() }
+    }
+
+    /// Steps of the metrics file, by kind.
+    fn steps(out: &Path, kind: &str) -> Vec<u64> {
+        let text = fs::read_to_string(out.join(METRICS)).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter(|line| line["kind"] == kind).map(|line| line["step"].as_u64().unwrap()).collect()
+    }
+
+    /// The files of a training that was cut off after step 4 and resumed are those of one that was not.
+    #[test]
+    fn a_resumed_run_leaves_the_files_of_an_uninterrupted_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
+        for topology in [Topology::Ummkd, Topology::Individual] {
+            let settings = Settings { steps: 10, ..settings(topology) };
+            let data = data(&settings, 1);
+            let mut trainer = Trainer::new(settings.clone(), Device::Cpu, Amp::Off).unwrap();
+            fs::create_dir_all(&cut).unwrap();
+            let mut keep = |event: Event<'_>| {
+                if let Event::Validation { step: 4, .. } = event {
+                    for file in fs::read_dir(&whole).unwrap().map(Result::unwrap) {
+                        fs::copy(file.path(), cut.join(file.file_name())).unwrap();
+                    }
+                }
+            };
+            run(&mut trainer, &mut vec![], &data, &options(&whole), &mut keep).unwrap();
+            let (mut resumed, mut best) = state::load(&cut.join(STATE), settings, Device::Cpu, Amp::Off).unwrap();
+            assert_eq!((resumed.steps_made(), best.len()), (4, resumed.networks().len()));
+            run(&mut resumed, &mut best, &data, &options(&cut), &mut |_| {}).unwrap();
+            let mut compared = 0;
+            for file in fs::read_dir(&whole).unwrap().map(Result::unwrap) {
+                if file.path().extension().is_some_and(|ending| ending == "safetensors") {
+                    let [a, b] = [&whole, &cut].map(|folder| fs::read(folder.join(file.file_name())).unwrap());
+                    assert!(a == b, "{topology:?}: {:?}", file.file_name());
+                    compared += 1;
+                }
+            }
+            assert_eq!(compared, 2 * trainer.networks().len() + 1);
+            assert_eq!(steps(&cut, "step"), [1, 2, 4, 6, 8, 10]);
+            assert_eq!(steps(&cut, "validation"), [4, 8, 10]);
+            fs::remove_dir_all(&whole).unwrap();
+            fs::remove_dir_all(&cut).unwrap();
+        }
+    }
+
+    /// `best` is the checkpoint of the step that scored best, not of the last one.
+    #[test]
+    fn the_best_checkpoint_is_that_of_the_best_validation() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { steps: 24, rate: 0.2, ..settings(Topology::JointMsn) };
+        let data = data(&settings, 1);
+        let mut trainer = Trainer::new(settings, Device::Cpu, Amp::Off).unwrap();
+        let (mut scores, mut best) = (vec![], vec![]);
+        let mut observe = |event: Event<'_>| {
+            if let Event::Validation { step, validation, .. } = event {
+                scores.push((validation.mean(&Modality::ALL).unwrap(), step));
+            }
+        };
+        run(&mut trainer, &mut best, &data, &options(folder.path()), &mut observe).unwrap();
+        let top = scores.iter().fold((f64::MIN, 0), |top, &score| if score.0 > top.0 { score } else { top });
+        let (network, meta) = load(&folder.path().join("best.safetensors"), Device::Cpu).unwrap();
+        assert_eq!((meta.provenance.steps, best), (top.1, vec![Some(top.0)]));
+        let again = Modality::ALL.map(|modality| {
+            validate(&network, &meta.spec, modality, &data.validation[modality.index()]).mean().unwrap()
+        });
+        assert_eq!((again[0] + again[1]) / 2., top.0);
+        let (_, last) = load(&folder.path().join("last.safetensors"), Device::Cpu).unwrap();
+        assert_eq!(last.provenance.steps, 24);
+    }
+
+    #[test]
+    fn without_held_out_cases_the_best_is_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { steps: 6, ..settings(Topology::Joint) };
+        let data = data(&settings, 0);
+        let mut trainer = Trainer::new(settings, Device::Cpu, Amp::Off).unwrap();
+        run(&mut trainer, &mut vec![], &data, &options(folder.path()), &mut |_| {}).unwrap();
+        let [best, last] =
+            ["best", "last"].map(|kind| fs::read(folder.path().join(format!("{kind}.safetensors"))).unwrap());
+        assert!(best == last);
+    }
+
+    #[test]
+    fn a_training_that_diverges_says_at_which_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { steps: 6, ..settings(Topology::Ummkd) };
+        let data = data(&settings, 0);
+        let mut trainer = Trainer::new(settings, Device::Cpu, Amp::Off).unwrap();
+        let mut weight = trainer.networks()[0].variables()[0].tensor.shallow_clone();
+        let _ = tch::no_grad(|| weight.fill_(f64::NAN));
+        let error = run(&mut trainer, &mut vec![], &data, &options(folder.path()), &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("step 1: the loss is not finite"), "{error}");
+        assert!(!folder.path().join("last.safetensors").exists());
+    }
+}

@@ -49,7 +49,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PIXELS", default_value = "128", value_parser = parse_size, help_heading = "Network")]
     size: (usize, usize),
     /// Edge of a pixel that the network sees, mm; size times spacing is the field of view
-    #[arg(long, value_name = "MM", default_value_t = 3., help_heading = "Network")]
+    #[arg(long, allow_negative_numbers = true, value_name = "MM", default_value_t = 3., help_heading = "Network")]
     spacing: f32,
     /// Neighbouring slices that the network sees at once (odd); dilated2d has 3
     #[arg(long, value_name = "N", help_heading = "Network")]
@@ -62,7 +62,13 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Optimiser")]
     batch: u16,
     /// Peak learning rate of Adam
-    #[arg(long, value_name = "RATE", default_value_t = 3e-3, help_heading = "Optimiser")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "RATE",
+        default_value_t = 3e-3,
+        help_heading = "Optimiser"
+    )]
     lr: f64,
     /// Course of the learning rate
     #[arg(long, value_enum, default_value = "cosine", help_heading = "Optimiser")]
@@ -75,22 +81,22 @@ pub struct Arguments {
     no_augment: bool,
 
     /// Weight of the Dice losses
-    #[arg(long, value_name = "W", default_value_t = 1., help_heading = "Objective")]
+    #[arg(long, allow_negative_numbers = true, value_name = "W", default_value_t = 1., help_heading = "Objective")]
     dice_weight: f64,
     /// Weight of the cross-entropies
-    #[arg(long, value_name = "W", default_value_t = 1., help_heading = "Objective")]
+    #[arg(long, allow_negative_numbers = true, value_name = "W", default_value_t = 1., help_heading = "Objective")]
     ce_weight: f64,
     /// Weight of the distillation (topology ummkd)
-    #[arg(long, value_name = "W", default_value_t = 0.5, help_heading = "Objective")]
+    #[arg(long, allow_negative_numbers = true, value_name = "W", default_value_t = 0.5, help_heading = "Objective")]
     kd_weight: f64,
     /// Temperature of the distillation
-    #[arg(long, value_name = "T", default_value_t = 2., help_heading = "Objective")]
+    #[arg(long, allow_negative_numbers = true, value_name = "T", default_value_t = 2., help_heading = "Objective")]
     temperature: f64,
     /// Classes that only one of the two batches holds
     #[arg(long, value_enum, default_value = "masked", help_heading = "Objective")]
     kd_absent: AbsentArgument,
     /// Weight of half the squared convolution kernels
-    #[arg(long, value_name = "W", default_value_t = 1e-4, help_heading = "Objective")]
+    #[arg(long, allow_negative_numbers = true, value_name = "W", default_value_t = 1e-4, help_heading = "Objective")]
     l2: f64,
 
     /// Where to compute

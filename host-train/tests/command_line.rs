@@ -1,0 +1,136 @@
+//! `gantry-train` as a person uses it: synthetic patients, a training that is killed and resumed, scores; and what it says
+//! when something is wrong.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread::sleep,
+    time::Duration,
+};
+
+use host_train::{checkpoint, eval::Scores};
+use tch::Device;
+
+const CT: &str = "Dataset001_PhantomCT";
+const MR: &str = "Dataset002_PhantomMR";
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gantry-train"));
+    command.args(arguments);
+    command
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a temporary folder with a plain name")
+}
+
+fn succeed(arguments: &[&str]) -> String {
+    let Output { status, stdout, stderr } = command(arguments).output().unwrap();
+    assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+/// The message of a command that must fail with status 2.
+fn fail(arguments: &[&str]) -> String {
+    let Output { status, stderr, .. } = command(arguments).output().unwrap();
+    assert_eq!(status.code(), Some(2), "{arguments:?}");
+    String::from_utf8(stderr).unwrap()
+}
+
+/// Few, coarse patients: made in seconds.
+fn patients(folder: &Path) -> [PathBuf; 2] {
+    succeed(&["phantom", "--out", text(folder), "--train", "3", "--test", "1", "--coarser", "4"]);
+    [folder.join(CT), folder.join(MR)]
+}
+
+fn training<'a>(data: &'a [PathBuf; 2], out: &'a Path) -> Vec<&'a str> {
+    let options =
+        "--device cpu --size 32 --spacing 12 --width 4 --batch 2 --val 1 --steps 24 --val-every 3 --threads 1";
+    let mut arguments = vec!["train", "--ct", text(&data[0]), "--mr", text(&data[1]), "--out", text(out)];
+    arguments.extend(options.split(' '));
+    arguments
+}
+
+/// The last checkpoint of a killed and resumed training is, bit for bit, that of one that was left alone.
+#[test]
+fn a_killed_training_goes_on_as_if_nothing_had_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = patients(&folder.path().join("data"));
+    let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(name));
+    succeed(&training(&data, &whole));
+
+    let mut child = command(&training(&data, &killed)).spawn().unwrap();
+    while !killed.join("state.safetensors").exists() && child.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let message = fail(&training(&data, &killed));
+    assert!(message.contains("state.safetensors") && message.contains("--resume"), "{message}");
+    succeed(&[&training(&data, &killed)[..], &["--resume"]].concat());
+
+    let [(a, meta), (b, _)] =
+        [&whole, &killed].map(|out| checkpoint::load(&out.join("last.safetensors"), Device::Cpu).unwrap());
+    for ((name, a), (_, b)) in a.tensors().iter().zip(b.tensors()) {
+        assert!(a.equal(&b), "{name}");
+    }
+    assert_eq!((meta.provenance.steps, meta.provenance.topology.as_str()), (24, "ummkd"));
+    assert_eq!(meta.provenance.data, [CT, MR]);
+    assert!(!meta.provenance.command.contains(text(folder.path())), "{}", meta.provenance.command);
+
+    // What eval says of the network and of the label maps that it wrote is the same.
+    let [best, labels, json] = ["whole/best.safetensors", "labels", "scores.json"].map(|name| folder.path().join(name));
+    let sets = ["--ct", text(&data[0]), "--mr", text(&data[1])];
+    let network = ["eval", "--checkpoint", text(&best), "--labels", text(&labels), "--json", text(&json)];
+    let table = succeed(&[&network[..], &sets].concat());
+    let files = succeed(&[&["eval", "--predictions", text(&labels)][..], &sets].concat());
+    assert_eq!(table, files);
+    let scores: Scores = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!((scores.cases.len(), scores.summary.len()), (2, 10));
+}
+
+#[test]
+fn what_is_wrong_is_named_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = patients(&folder.path().join("data"));
+    let out = folder.path().join("out");
+    let fine = training(&data, &out);
+    let with = |extra: &[&'static str]| [&fine[..], extra].concat();
+    let swapped = ["train", "--ct", text(&data[1]), "--mr", text(&data[0]), "--out", text(&out)];
+    let nothing = folder.path().join("nothing");
+    let missing = ["train", "--ct", text(&nothing), "--mr", text(&data[1]), "--out", text(&out)];
+    let replaced = |option: &str, value: &'static str| {
+        let mut arguments = fine.clone();
+        let position = arguments.iter().position(|&word| word == option).unwrap();
+        arguments[position + 1] = value;
+        arguments
+    };
+    let cases = [
+        (swapped.to_vec(), "dataset.json"),
+        (missing.to_vec(), "nothing"),
+        (replaced("--val", "3"), "3 training cases, expected more than the 3"),
+        (replaced("--size", "100"), "'100': expected a multiple of 16"),
+        (replaced("--spacing", "-1"), "spacing"),
+        (with(&["--resume"]), "expected the state of the training to resume"),
+        (with(&["--lr", "NaN"]), "--lr NaN: expected a positive number"),
+        (with(&["--kd-weight", "-1"]), "kd-weight"),
+        (with(&["--slices", "2"]), "--slices 2: expected an odd number"),
+        (with(&["--amp", "bf16"]), "--amp off"),
+    ];
+    for (arguments, words) in cases {
+        let message = fail(&arguments);
+        assert!(message.contains(words), "'{message}' should contain '{words}'");
+        assert!(!out.exists(), "{arguments:?}");
+    }
+    let checkpoint = folder.path().join("none.safetensors");
+    let message = fail(&["eval", "--checkpoint", text(&checkpoint), "--ct", text(&data[0])]);
+    assert!(message.contains("none.safetensors"), "{message}");
+}
+
+#[test]
+fn help_explains_every_option() {
+    for (sub, words) in [("train", "--kd-absent"), ("eval", "--predictions"), ("phantom", "--seed")] {
+        let help = succeed(&[sub, "--help"]);
+        assert!(help.contains("Example") && help.contains(words), "{help}");
+    }
+}
