@@ -64,7 +64,7 @@ fn trunk(draw: &mut Draw) -> Trunk {
         square: draw.uniform(0.05, 0.35),
     };
     let wall = cavity.grown(draw.uniform(9.0, 13.0));
-    let fat = draw.uniform(6.0, 24.0);
+    let fat = draw.uniform(6.0, 28.0);
     let radii = [wall.radii[0] + fat, wall.radii[1] + fat * draw.uniform(0.6, 1.0)];
     let skin = Outline { radii, ..wall };
     let back = Shape::Column(Outline { centre: [0.0, 74.0], radii: [46.0, 50.0], square: 0.3 });
@@ -119,11 +119,11 @@ fn shell(b: &mut Builder, t: &Trunk) {
     }
     let midline = Shape::Column(Outline { centre: [0.0, 72.0], radii: [38.0, 45.0], square: 0.0 });
     let inside = Shape::Column(t.cavity).without(&t.back, 14.0);
-    let chest = inside.clone().inside(&Shape::Half { normal: [0.0, 0.0, -1.0], offset: -t.dome_from }, 0.0);
+    let chest = Shape::Half { normal: [0.0, 0.0, -1.0], offset: -t.dome_from }.inside(&inside, 0.0);
     b.add(Tissue::Lung, 0, 0.0, chest);
     b.add(Tissue::Muscle, 0, 0.0, t.dome.clone());
     b.add(Tissue::Fat, 0, 0.0, t.dome.grown(-2.5));
-    let (first, spacing) = (b.draw.around(8.0, 6.0), b.draw.around(27.0, 2.0));
+    let (first, spacing) = (b.draw.around(32.0, 6.0), b.draw.around(27.0, 2.0));
     let heights = (0..6).map(|rib| first + spacing * rib as f32).collect();
     let (slope, front) = (b.draw.around(0.6, 0.1), b.draw.around(-52.0, 8.0));
     let middle = t.cavity.grown(5.0);

@@ -129,8 +129,9 @@ impl Beams {
         let middle = 0.5 * (self.bins - 1) as f32;
         for ([x, y], [all, bone]) in solid {
             let position = x * cos + y * sin + middle;
-            let bin = position as usize;
+            let bin = position as i32;
             let right = position - bin as f32;
+            let bin = bin as usize;
             let left = 1.0 - right;
             paths[bin][0] += left * all;
             paths[bin][1] += left * bone;
@@ -154,17 +155,23 @@ impl Beams {
     /// Adds one direction's filtered rays to the image, in HU.
     fn back_project(&self, rays: &[[f32; 2]], (cos, sin): (f32, f32), image: &mut [[f32; 2]]) {
         let scale = PI / self.directions.len() as f32 / self.pixel_mm * 1000.0 / WATER_PER_MM;
-        let middle = 0.5 * (self.bins - 1) as f32;
+        // Positions on the detector count 65,536ths of an element: one integer addition per pixel.
+        let fixed = |position: f32| (position * 65536.0).round() as i32;
+        let (middle, step) = (0.5 * (self.bins - 1) as f32, fixed(cos));
+        // Value of each element, and the way to the next one.
+        let slopes: Vec<[f32; 4]> = (rays.windows(2))
+            .map(|pair| [pair[0][0], pair[0][1], pair[1][0] - pair[0][0], pair[1][1] - pair[0][1]])
+            .map(|ray| ray.map(|value| scale * value))
+            .collect();
         for (y, row) in image.chunks_exact_mut(self.width).enumerate() {
-            let start =
-                (y as f32 - 0.5 * (self.height - 1) as f32) * sin + middle - 0.5 * (self.width - 1) as f32 * cos;
-            for (x, value) in row.iter_mut().enumerate() {
-                let position = start + x as f32 * cos;
-                let bin = position as usize;
-                let right = position - bin as f32;
-                let ([a, b], [c, d]) = (rays[bin], rays[bin + 1]);
-                value[0] += scale * (a + right * (c - a));
-                value[1] += scale * (b + right * (d - b));
+            let left = 0.5 * (self.width - 1) as f32 * cos;
+            let mut position = fixed((y as f32 - 0.5 * (self.height - 1) as f32) * sin + middle - left);
+            for value in row {
+                let [a, b, to_c, to_d] = slopes[(position >> 16) as usize];
+                let right = (position & 0xffff) as f32 / 65536.0;
+                value[0] += a + right * to_c;
+                value[1] += b + right * to_d;
+                position += step;
             }
         }
     }

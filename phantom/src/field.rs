@@ -44,8 +44,9 @@ impl Field {
         for axis in 0..3 {
             let last = (dims[axis] - 2) as f32;
             let position = ((p[axis] + HALF_MM[axis]) / step_mm).clamp(0.0, last + 0.999);
-            first[axis] = position as usize;
-            part[axis] = position - first[axis] as f32;
+            let whole = position as i32;
+            first[axis] = whole as usize;
+            part[axis] = position - whole as f32;
         }
         let row = |y: usize, z: usize| {
             let start = ((first[2] + z) * dims[1] + first[1] + y) * dims[0] + first[0];

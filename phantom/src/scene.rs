@@ -119,6 +119,10 @@ impl Scene {
             value += coverage(couch.distance(p), edge) * (palette[Tissue::Couch as usize].mean - value);
         }
         let straight = self.reference(p);
+        // Far outside the body no deformation reaches.
+        if self.skin.distance(straight) > 5.0 * self.warp_mm + edge {
+            return (value, 0);
+        }
         let shift = self.warp.at(straight);
         let q = [0, 1, 2].map(|axis| straight[axis] + self.warp_mm * shift[axis]);
         if self.skin.distance(q) > edge {

@@ -19,7 +19,7 @@ pub(crate) enum Shape {
     Layers { period: f32, phase: f32, half: f32 },
     /// The points with `normal . p < offset`.
     Half { normal: Point, offset: f32 },
-    /// Ribs in the wall along `outline`: each falls towards the front by `slope` mm per mm and ends at `front`.
+    /// Ribs in the wall along `outline`: each falls to the front by `slope` mm per mm, to the side by half of that, and ends at `front`.
     Ribs { outline: Outline, slope: f32, heights: Vec<f32>, front: f32, radii: [f32; 2] },
     /// Smooth union; edges round off over about `blend` mm.
     Union { parts: Vec<Shape>, blend: f32 },
@@ -100,8 +100,8 @@ impl Shape {
             Self::Union { parts, blend } => {
                 parts.iter().map(|part| part.distance(p)).fold(f32::INFINITY, |a, b| smooth_min(a, b, *blend))
             }
-            Self::Inside(a, b, blend) => -smooth_min(-a.distance(p), -b.distance(p), *blend),
-            Self::Without(a, b, blend) => -smooth_min(-a.distance(p), b.distance(p), *blend),
+            Self::Inside(a, b, blend) => cut(a.distance(p), *blend, || -b.distance(p)),
+            Self::Without(a, b, blend) => cut(a.distance(p), *blend, || b.distance(p)),
             Self::Grown(shape, mm) => shape.distance(p) - mm,
         }
     }
@@ -138,6 +138,12 @@ fn widen((low, high): (Point, Point), mm: f32) -> (Point, Point) {
     (low.map(|v| v - mm), high.map(|v| v + mm))
 }
 
+/// Cuts a shape at distance `a` by another; far outside, where a cut moves nothing nearer, the other is not asked.
+fn cut(a: f32, blend: f32, other: impl FnOnce() -> f32) -> f32 {
+    const FAR_MM: f32 = 20.0;
+    if a > FAR_MM { a } else { -smooth_min(-a, other(), blend) }
+}
+
 fn ellipsoid(p: Point, centre: &Point, radii: &Point, axes: &[Point; 3]) -> f32 {
     let d = sub(p, *centre);
     let (mut k0, mut k1) = (0.0, 0.0);
@@ -169,11 +175,12 @@ fn dome(p: Point, outline: &Outline, from: f32, top: f32) -> f32 {
 }
 
 fn ribs(p: Point, outline: &Outline, slope: f32, heights: &[f32], radii: &[f32; 2]) -> f32 {
-    let depth = outline.distance(p[0], p[1], 1.0) / radii[0];
-    let along = p[2] - slope * p[1];
+    // From the spine a rib falls to the side and to the front.
+    let along = p[2] - slope * (p[1] - 0.5 * p[0].abs());
     let nearest = heights.iter().map(|height| (along - height).abs()).fold(f32::INFINITY, f32::min);
     // `along` is measured upright; the rib leans, so its section is thinner by the cosine.
     let across = nearest / (1.0 + slope * slope).sqrt() / radii[1];
+    let depth = outline.distance(p[0], p[1], 1.0) / radii[0];
     ((depth * depth + across * across).sqrt() - 1.0) * radii[0]
 }
 
