@@ -11,18 +11,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::Modality;
-use phantom::{Anatomy, Rendered, Subject, SubjectOptions};
+use phantom::SubjectOptions;
 use serde_json::Value;
-use volume::Geometry;
 
-use crate::shell::{cargo, command, output, run, succeeds, target_dir};
+use crate::shell::{cargo, command, output, root, run, succeeds, target_dir};
+use crate::subjects;
 use crate::toolchain::{self, Rustc};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const QEMU: &str = "qemu-aarch64-static";
 const COMPILER: &str = "aarch64-linux-gnu-gcc";
 const PACKAGES: [&str; 3] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user-static"];
-const MODEL: &str = "models/abdomen-compact/model.onnx";
 
 /// Plain NEON (Cortex-A53, A72: Raspberry Pi 4), with dot product and fp16 (A55, A76: Pi 5), with i8mm and bf16.
 const CPUS: [&str; 3] = ["cortex-a72", "cortex-a76", "max,sve=off"];
@@ -32,6 +31,9 @@ pub struct Options {
     /// Build and compare the release profile
     #[arg(long)]
     release: bool,
+    /// The model to run [default: models/abdomen-compact/model.onnx]
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
     /// Use Debian's rustc, as happens by itself when rustup cannot add the target
     #[arg(long)]
     debian_rustc: bool,
@@ -43,6 +45,11 @@ pub struct Options {
 /// A missing tool, a failed build, a program that fails under qemu, or results that differ.
 pub fn cross(options: &Options) -> Result<()> {
     ensure!(cfg!(all(target_os = "linux", target_arch = "x86_64")), "`cross` compares with x86-64 Linux: run it there");
+    let model = match &options.model {
+        Some(path) => std::path::absolute(path)?,
+        None => root().join("models/abdomen-compact/model.onnx"),
+    };
+    ensure!(model.is_file(), "no model at {}", model.display());
     tools()?;
     let rustc =
         if !options.debian_rustc && toolchain::add_target(TARGET)? { Rustc::Yours } else { toolchain::debian()? };
@@ -52,10 +59,10 @@ pub fn cross(options: &Options) -> Result<()> {
     let work = target_dir().join("cross");
     fs::create_dir_all(&work)?;
     let inputs = phantom_volumes(&work)?;
-    let expected = here.results(&inputs, &work)?;
+    let expected = here.results(&model, &inputs, &work)?;
     for cpu in CPUS {
         let machine = Machine { name: format!("aarch64 {cpu}"), cpu: Some(cpu), program: there.clone() };
-        let found = machine.results(&inputs, &work)?;
+        let found = machine.results(&model, &inputs, &work)?;
         compare(&machine.name, &expected, &found)?;
     }
     eprintln!("\naarch64 equals x86-64 bit for bit on {}: {} results each", CPUS.join("; "), expected.len());
@@ -95,10 +102,8 @@ fn build(options: &Options, rustc: &Rustc, target: Option<&str>) -> Result<PathB
 fn phantom_volumes(work: &Path) -> Result<Vec<(Modality, PathBuf)>> {
     let few_slices = SubjectOptions { thicker_slices: 6.0, ..SubjectOptions::default() };
     let write = |modality: Modality| {
-        let Rendered { raw, grid, .. } = Subject::with_options(Anatomy::Abdomen, modality, 1, few_slices).render();
-        let geometry = Geometry::new(grid.dims, grid.ras())?;
-        let path = work.join(format!("{}.nii", modality.name()));
-        volume::write_image(&path, &geometry, &geometry.to_canonical(&raw))?;
+        let path = work.join(format!("{modality}.nii"));
+        subjects::write(modality, 1, few_slices, &path, None)?;
         Ok((modality, path))
     };
     Modality::ALL.into_iter().map(write).collect()
@@ -127,8 +132,8 @@ impl Machine {
     }
 
     /// The self-test's digests (logits and labels per modality), then the label map of each volume.
-    fn results(&self, inputs: &[(Modality, PathBuf)], work: &Path) -> Result<Results> {
-        let printed = output(self.command().args(["selftest", "--model", MODEL, "--json"]))?;
+    fn results(&self, model: &Path, inputs: &[(Modality, PathBuf)], work: &Path) -> Result<Results> {
+        let printed = output(self.command().args(["selftest", "--json", "--model"]).arg(model))?;
         let printed = serde_json::from_str(&printed).context("`gantry-edge selftest --json` printed no JSON")?;
         let mut results = Results::new();
         digests("selftest", &printed, &mut results);
@@ -136,12 +141,9 @@ impl Machine {
         for (modality, input) in inputs {
             let modality = modality.name();
             let out = work.join(format!("{modality}-labels.nii"));
-            run(self
-                .command()
-                .args(["segment", "--model", MODEL, "--modality", modality])
-                .arg(input)
-                .arg("--out")
-                .arg(&out))?;
+            let mut segment = self.command();
+            segment.args(["segment", "--modality", modality, "--model"]).arg(model);
+            run(segment.arg(input).arg("--out").arg(&out))?;
             results.push((format!("label map of the {modality} volume"), fs::read(&out)?));
         }
         Ok(results)

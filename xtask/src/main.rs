@@ -7,6 +7,7 @@ mod libtorch;
 mod report;
 mod shell;
 mod size;
+mod subjects;
 mod test;
 mod toolchain;
 mod venv;
@@ -34,6 +35,9 @@ enum Task {
     Demo(demo::DemoArgs),
     /// The demo's steps on two data sets of your own (nnU-Net's raw layout)
     Chain(demo::ChainArgs),
+    /// Make a synthetic CT and a synthetic MRI volume with their label maps; needs no libtorch
+    #[command(after_help = "Example:  cargo xtask phantom --out target/phantom")]
+    Phantom(subjects::PhantomArgs),
     /// Run every test, the trainer's and the documentation's included
     #[command(after_help = "Example, one test only:  cargo xtask test resume_equals_an_uninterrupted_run")]
     Test {
@@ -64,6 +68,7 @@ fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Demo(args) => demo::demo(&args),
         Task::Chain(args) => demo::chain(&args),
+        Task::Phantom(args) => subjects::phantom(&args),
         Task::Test { args } => test::test(&args),
         Task::Check => check::check(),
         Task::Bench { args } => run(cargo(["bench", "--package", "benches"]).args(args)),
