@@ -1,3 +1,5 @@
+//! Facts about loading: what the trainer sees is what the scanner side sees.
+
 use contract::{Grid, Intensity, LabelMap, Modality, ModelSpec, Net};
 use volume::{DatasetWriter, Geometry};
 

@@ -1,3 +1,5 @@
+//! Facts about scoring: perfect label maps score perfectly, whoever made them.
+
 use contract::Modality;
 use volume::{DatasetWriter, Geometry, read_labels};
 
