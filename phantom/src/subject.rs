@@ -82,7 +82,7 @@ impl Subject {
         Self { anatomy, modality, seed, options }
     }
 
-    /// Makes the scan: about a second of one core at full resolution.
+    /// Makes the scan: seconds of one core at full resolution.
     pub fn render(&self) -> Rendered {
         let scene = match self.anatomy {
             Anatomy::Abdomen => abdomen::scene(&mut self.draw(Stream::Anatomy), self.modality == Modality::Ct),
