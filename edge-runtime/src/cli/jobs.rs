@@ -66,7 +66,7 @@ fn volumes(folder: &Path) -> Result<Vec<PathBuf>, EdgeError> {
 }
 
 fn in_folder(args: &SegmentArgs, input: PathBuf) -> Result<Job, EdgeError> {
-    let name = stem(&input).ok_or_else(|| usage(format!("{}: expected a .nii or .nii.gz file", input.display())))?;
+    let name = case(&input).ok_or_else(|| usage(format!("{}: expected a .nii or .nii.gz file", input.display())))?;
     let output = args.out.join(format!("{name}.nii.gz"));
     let overlay = args.overlay.as_ref().map(|folder| folder.join(format!("{name}.png")));
     Ok(Job { input, output, overlay })
@@ -93,6 +93,11 @@ fn check(jobs: &[Job]) -> Result<(), EdgeError> {
 
 fn make_folder(folder: &Path) -> Result<(), EdgeError> {
     std::fs::create_dir_all(folder).map_err(|source| EdgeError::Output { path: folder.to_path_buf(), source })
+}
+
+/// The case that a volume is of: its name without the channel number of nnU-Net's layout, as that names label maps.
+fn case(path: &Path) -> Option<&str> {
+    stem(path).map(|stem| stem.strip_suffix("_0000").filter(|case| !case.is_empty()).unwrap_or(stem))
 }
 
 /// The name of a volume without `.nii` or `.nii.gz`.
@@ -124,7 +129,7 @@ mod tests {
     #[test]
     fn a_folder_becomes_a_job_per_volume() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["b.nii.gz", "a.nii", "notes.txt"] {
+        for name in ["b_0000.nii.gz", "a.nii", "notes.txt"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         let out = folder.path().join("out");

@@ -77,7 +77,7 @@ pub struct SegmentArgs {
     /// Volumes (.nii, .nii.gz), or folders of them
     #[arg(required = true, value_name = "IN")]
     pub inputs: Vec<PathBuf>,
-    /// Label map, or a folder for label maps of the inputs' names
+    /// Label map, or a folder for label maps of the inputs' names (without nnU-Net's _0000)
     #[arg(long, value_name = "OUT")]
     pub out: PathBuf,
     /// Picture with six slices and outlines; a folder if --out is one
