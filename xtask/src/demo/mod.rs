@@ -94,8 +94,8 @@ pub fn chain(args: &ChainArgs) -> Result<()> {
     let split = if args.on_training { Split::Train } else { Split::Test };
     let chain = Chain {
         programs,
-        data: [args.ct.clone(), args.mr.clone()],
-        out: args.out.clone(),
+        data: [std::path::absolute(&args.ct)?, std::path::absolute(&args.mr)?],
+        out: std::path::absolute(&args.out)?,
         split,
         training: args.training.clone(),
         start: Instant::now(),
