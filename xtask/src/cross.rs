@@ -91,7 +91,8 @@ fn build(options: &Options, rustc: &Rustc, target: Option<&str>) -> Result<PathB
         Rustc::Yours => target_dir(),
         Rustc::Debian(_) => target_dir().join("debian"),
     };
-    let mut build = cargo(["build", "--package", "edge-runtime", "--bin", "gantry-edge"]);
+    // `--workspace` chooses the dependencies' features as `cargo test --workspace` does, so nothing is compiled twice.
+    let mut build = cargo(["build", "--workspace", "--bin", "gantry-edge"]);
     build.args(options.release.then_some("--release")).args(target.map(|target| format!("--target={target}")));
     run(rustc.drive(&mut build, &folder))?;
     let profile = if options.release { "release" } else { "debug" };
