@@ -183,3 +183,32 @@ fn compare(machine: &str, expected: &Results, found: &Results) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn digests_are_found_at_any_depth_and_nothing_else_is() {
+        let (logits, labels) = ("a1".repeat(32), "0F".repeat(32));
+        let printed =
+            json!({ "cpu": "x".repeat(64), "ms": 3, "ct": { "logits": logits }, "rest": [1, { "labels": labels }] });
+        let mut found = Results::new();
+        digests("selftest", &printed, &mut found);
+        let expected = [("selftest.ct.logits", logits), ("selftest.rest.1.labels", labels)];
+        assert_eq!(found, expected.map(|(name, digest)| (name.to_owned(), digest.into_bytes())));
+    }
+
+    #[test]
+    fn one_byte_a_missing_result_or_a_longer_one_is_a_difference() {
+        let expected = vec![("labels".to_owned(), vec![1, 2, 3])];
+        assert!(compare("aarch64", &expected, &expected.clone()).is_ok());
+        for found in [vec![1, 2, 4], vec![1, 2], vec![1, 2, 3, 0]] {
+            assert!(compare("aarch64", &expected, &vec![("labels".to_owned(), found)]).is_err());
+        }
+        assert!(compare("aarch64", &expected, &vec![("logits".to_owned(), vec![1, 2, 3])]).is_err());
+        assert!(compare("aarch64", &expected, &Vec::new()).is_err());
+    }
+}
