@@ -112,6 +112,10 @@ mod tests {
         }
     }
 
+    /// The tensors of a file, and something done to them.
+    type Tensors = Vec<(String, tch::Tensor)>;
+    type Change<'a> = &'a dyn Fn(&mut Tensors);
+
     #[test]
     fn every_wrong_tensor_is_named() {
         let folder = tempfile::tempdir().unwrap();
@@ -120,16 +124,14 @@ mod tests {
         let network = &trainer.networks()[0];
         save(&path, network, &trainer.settings().spec, &Provenance::default()).unwrap();
         let text = Store::read(&path).unwrap().text(CHECKPOINT_KEY).unwrap().to_string();
-        let refused = |change: &dyn Fn(&mut Vec<(String, tch::Tensor)>), text: &str| {
+        let refused = |change: Change<'_>, text: &str| {
             let mut tensors = network.tensors();
             change(&mut tensors);
             store::write(&path, &tensors, CHECKPOINT_KEY, text.to_string()).unwrap();
             load(&path, Device::Cpu).unwrap_err().to_string()
         };
-        let position = |tensors: &[(String, tch::Tensor)]| {
-            tensors.iter().position(|(name, _)| name == "enc1b.norm.mr.beta").unwrap()
-        };
-        let cases: [(&dyn Fn(&mut Vec<(String, tch::Tensor)>), &str); 4] = [
+        let position = |tensors: &Tensors| tensors.iter().position(|(name, _)| name == "enc1b.norm.mr.beta").unwrap();
+        let cases: [(Change<'_>, &str); 4] = [
             (&|t| drop(t.remove(position(t))), "'enc1b.norm.mr.beta' of shape [2] is missing"),
             (&|t| t.push(("extra".into(), t[0].1.copy())), "'extra' belongs to no layer"),
             (&|t| t[0].1 = t[0].1.flatten(0, -1), "has shape [18], expected [2, 1, 3, 3]"),

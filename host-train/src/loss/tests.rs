@@ -97,9 +97,9 @@ fn naive_distillation(a: &Data, b: &Data, temperature: f64, absent: Absent) -> f
         if absent == Absent::Masked && (a.count(c) == 0. || b.count(c) == 0.) {
             continue;
         }
-        let q = [a, b].map(|data| softmax(naive_means(data, c).map(|z| z / temperature)));
-        for k in 0..CLASSES {
-            sum += 0.5 * (q[0][k] * (q[0][k] / q[1][k]).ln() + q[1][k] * (q[1][k] / q[0][k]).ln());
+        let [q, r] = [a, b].map(|data| softmax(naive_means(data, c).map(|z| z / temperature)));
+        for (q, r) in q.into_iter().zip(r) {
+            sum += 0.5 * (q * (q / r).ln() + r * (r / q).ln());
         }
     }
     sum / CLASSES as f64
