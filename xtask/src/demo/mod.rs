@@ -29,8 +29,8 @@ pub struct DemoArgs {
     /// Seed of subjects and training
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Training steps; the default takes about five minutes on two cores
-    #[arg(long, default_value_t = 400)]
+    /// Training steps
+    #[arg(long, default_value_t = 300)]
     steps: u64,
     /// Further arguments for `gantry-train train`, e.g. `-- --topology joint`
     #[arg(last = true)]
