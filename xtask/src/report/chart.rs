@@ -56,7 +56,7 @@ pub fn lines(caption: &str, unit: &str, series: &[Series], range: Option<(f64, f
         }
         chart
             .configure_series_labels()
-            .position(if range.is_some() { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight })
+            .position(if range.is_some() { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::MiddleRight })
             .label_font(("sans-serif", 13, &INK))
             .draw()?;
         area.present()?;
