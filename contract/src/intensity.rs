@@ -12,6 +12,9 @@ use crate::Modality;
 /// Number of raw values.
 const RAW_VALUES: usize = 1 << 16;
 
+/// Fat begins here, and everything darker is air or lung.
+const DARK_HU: i16 = -30;
+
 /// How the intensities of one modality become codes: `low` and below is -128, `high` and above is 127, linear between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -52,13 +55,16 @@ pub enum IntensityError {
         /// The one raw value.
         value: i16,
     },
-    /// Every CT slice holds air, fat or lung; none has only values above water.
+    /// Every CT slice shows air, lung or fat; none is all water, muscle and bone.
     #[error(
-        "said to be CT, but the smallest value is {min}: Hounsfield units of a body go below 0 (is it MR, or is the rescale missing?)"
+        "said to be CT, but only {dark} of {pixels} pixels are at or below {DARK_HU} HU, where air and fat lie: expected \
+         1 % or more (is it MR, or is the rescale missing?)"
     )]
     NotHounsfield {
-        /// Smallest raw value.
-        min: i16,
+        /// Pixels at or below -30 HU.
+        dark: usize,
+        /// All pixels.
+        pixels: usize,
     },
     /// Strongly negative and bounded as Hounsfield units are.
     #[error("said to be MR, but the values lie between {low} and {high} as Hounsfield units do (is it CT?)")]
@@ -128,8 +134,11 @@ impl Lut {
         if min == max {
             return Err(IntensityError::Constant { value: min });
         }
-        if modality == Modality::Ct && min >= 0 {
-            return Err(IntensityError::NotHounsfield { min });
+        if modality == Modality::Ct {
+            let (dark, pixels) = (raw.iter().filter(|&&value| value <= DARK_HU).count(), raw.len());
+            if dark * 100 < pixels {
+                return Err(IntensityError::NotHounsfield { dark, pixels });
+            }
         }
         let (low, high) = match intensity.rule(modality) {
             Rule::Window { low, high } => (low, high),
@@ -239,7 +248,12 @@ mod tests {
         let mut fit = |modality, raw: &[i16]| lut.fit(&Intensity::default(), modality, raw);
         assert_eq!(fit(Modality::Ct, &[]), Err(IntensityError::Empty));
         assert_eq!(fit(Modality::Mr, &[7, 7, 7]), Err(IntensityError::Constant { value: 7 }));
-        assert_eq!(fit(Modality::Ct, &[0, 300, 900]), Err(IntensityError::NotHounsfield { min: 0 }));
+        let mr: Vec<i16> = (0..1000).map(|i| i - 9).collect();
+        assert_eq!(fit(Modality::Ct, &mr), Err(IntensityError::NotHounsfield { dark: 0, pixels: 1000 }));
+        // Ringing makes a few pixels of an MR volume negative.
+        let ringing: Vec<i16> = (0..1000).map(|i| i - 39).collect();
+        assert_eq!(fit(Modality::Ct, &ringing), Ok(()));
+        assert_eq!(fit(Modality::Ct, &ringing[1..]), Err(IntensityError::NotHounsfield { dark: 9, pixels: 999 }));
         let ct: Vec<i16> = (0..100).map(|i| -1024 + i * 15).collect();
         assert_eq!(fit(Modality::Mr, &ct), Err(IntensityError::LooksHounsfield { low: -1024, high: 446 }));
         assert_eq!(fit(Modality::Ct, &ct), Ok(()));
