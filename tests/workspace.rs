@@ -29,3 +29,14 @@ pub fn python() -> Option<PathBuf> {
 pub fn shipped_model() -> PathBuf {
     root().join("models/abdomen-compact/model.onnx")
 }
+
+/// Real scans for tests: `GANTRY_TEST_DATA`, or `shared/data` beside the workspace. Prints why there are none.
+pub fn test_data() -> Option<PathBuf> {
+    let chosen = std::env::var_os("GANTRY_TEST_DATA").map(PathBuf::from);
+    let data = chosen.unwrap_or_else(|| root().join("../shared/data"));
+    if !data.is_dir() {
+        println!("skipped: no test data at {} (GANTRY_TEST_DATA names another folder)", data.display());
+        return None;
+    }
+    Some(data)
+}

@@ -152,7 +152,7 @@ mod tests {
 
     /// Ten slices of 8 x 8: organ 1 in all, organ 2 in slice 3 alone, organs 3 and 4 nowhere; slice 9 is constant.
     fn cases() -> Vec<Case> {
-        let mut raw: Vec<i16> = (0..640).map(|index| (index / 64 * 10 - 100 + index % 64 % 3) as i16).collect();
+        let mut raw: Vec<i16> = (0..640).map(|index| (index / 64 * 5 - 100 + index % 64 % 3) as i16).collect();
         raw[576..].fill(-50);
         let labels = (0..640).map(|index| if index == 3 * 64 + 20 { 2 } else { u8::from(index % 64 == 9) }).collect();
         vec![case_of(Modality::Ct, [8, 8, 10], raw, labels, &spec_of(1, 8, 8, 2.))]

@@ -30,12 +30,12 @@ fn scan_of(modality: Modality, dims: [usize; 3], raw: Vec<i16>, labels: Vec<u8>)
 
 #[test]
 fn a_slice_that_cannot_be_right_is_named() {
-    let mut raw: Vec<i16> = (0..128).map(|index| index % 7 - 3).collect();
+    let mut raw: Vec<i16> = (0..128).map(|index| index % 7 * 20 - 60).collect();
     raw[64..].fill(12);
     raw[70] = 900;
     let error = Case::new(scan_of(Modality::Ct, [8, 8, 2], raw, vec![0; 128]), &spec_of(1, 8, 8, 2.)).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("made_0000.nii.gz, slice 1 of 2") && text.contains("12"), "{text}");
+    assert!(text.contains("made_0000.nii.gz, slice 1 of 2") && text.contains("0 of 64 pixels"), "{text}");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn trainer_input_is_dequantised_runtime_input_for_every_raw_value() {
 fn folders_of_another_modality_or_without_cases_are_refused() {
     let (folder, spec) = (tempfile::tempdir().unwrap(), spec_of(1, 8, 8, 2.));
     let geometry = Geometry::from_codes("RAS", [8, 8, 2], [2., 2., 5.]).unwrap();
-    let raw: Vec<i16> = (0..128).map(|index| index / 2 - 40 * (index % 2)).collect();
+    let raw: Vec<i16> = (0..128).map(|index| index / 2 - 80 * (index % 2)).collect();
     let mut writer = DatasetWriter::create(folder.path(), Modality::Ct, &spec.labels).unwrap();
     writer.add(Part::Train, "one", &geometry, &raw, &[1; 128]).unwrap();
     writer.finish().unwrap();

@@ -138,6 +138,25 @@ assert labels.get_data_dtype() == numpy.uint8, labels.get_data_dtype()";
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Phantoms taught the model nothing about patients, so what it finds is not judged here; where it puts it is.
+#[test]
+fn real_scans_keep_their_grid_and_are_refused_under_the_wrong_modality() {
+    let Some(data) = workspace::test_data() else { return };
+    let (model, mut engine) = shipped();
+    let folder = tempfile::tempdir().unwrap();
+    for (modality, other, name) in
+        [(Modality::Ct, Modality::Mr, "ct_ts_abdomen"), (Modality::Mr, Modality::Ct, "mr_ts_abdomen")]
+    {
+        let scan = data.join("volumes").join(name).join("image.nii.gz");
+        let segmented = segment::volume(&model, &mut engine, modality, &scan, false, |_, _| ()).unwrap();
+        assert_eq!(segmented.report.refused, []);
+        let out = folder.path().join(format!("{name}.nii.gz"));
+        segmented.write(&out).unwrap();
+        assert_same_grid_in_nibabel(&scan, &out);
+        assert!(segment::volume(&model, &mut engine, other, &scan, false, |_, _| ()).is_err(), "{name} as {other}");
+    }
+}
+
 #[test]
 fn the_shipped_model_answers_as_the_reference_does() {
     let (model, _) = shipped();
