@@ -180,10 +180,13 @@ impl Axis {
         let mut axis = Self { taps: vec![], weights: vec![], back: vec![], forth: vec![] };
         for index in 0..model {
             let centre = across(index, model, ratio, source);
-            axis.forth.push(closest(centre, source));
+            axis.forth.push(index_below(floor(centre + 0.5), source));
             axis.push_taps(centre, ratio.max(1.), source);
         }
-        axis.back = (0..source).map(|index| closest(across(index, source, 1. / ratio, model), model)).collect();
+        // Where a centre lies halfway between two pixels, one direction takes the upper and the other the lower one: a label
+        // map that goes to the model's grid and comes back has not moved.
+        let back = |index| index_below(-floor(0.5 - across(index, source, 1. / ratio, model)), model);
+        axis.back = (0..source).map(back).collect();
         axis
     }
 
@@ -215,8 +218,9 @@ fn across(index: usize, n: usize, ratio: f64, other: usize) -> f64 {
     (index as f64 + 0.5 - n as f64 / 2.) * ratio + other as f64 / 2. - 0.5
 }
 
-fn closest(centre: f64, n: usize) -> Option<u16> {
-    u16::try_from(floor(centre + 0.5)).ok().filter(|&index| usize::from(index) < n)
+/// A whole number as an index of `n` pixels, if it is one.
+fn index_below(index: i64, n: usize) -> Option<u16> {
+    u16::try_from(index).ok().filter(|&index| usize::from(index) < n)
 }
 
 fn floor(x: f64) -> i64 {
@@ -303,6 +307,19 @@ mod tests {
         // Both halves meet at the common centre.
         for (i, &label) in back.iter().enumerate() {
             assert_eq!(label, u8::from(i / 120 >= 100) + 2 * u8::from(i % 120 >= 60), "{i}");
+        }
+    }
+
+    /// Odd and even sides put every centre halfway between two pixels of the other grid.
+    #[test]
+    fn labels_of_equal_spacing_return_unmoved_whatever_the_parity() {
+        for (height, width) in [(39, 47), (40, 47), (33, 21), (8, 8)] {
+            let resampler = Resampler::new(plane(height, width, 3.), GRID).unwrap();
+            let labels: Vec<u8> = (0..height * width).map(|i| (i * i % 251) as u8).collect();
+            let (mut model, mut back) = (vec![0; 40 * 48], vec![0; height * width]);
+            resampler.labels_forward(&labels, &mut model);
+            resampler.labels_back(&model, &mut back);
+            assert_eq!(back, labels, "{height} x {width}");
         }
     }
 
