@@ -117,9 +117,8 @@ impl Chain {
             }
         }
         let scores = [self.score(Stage::Trained)?, self.score(Stage::F32)?, self.score(Stage::Int8)?];
-        let bench = shell::output(
-            &mut shell::command(&self.programs.edge, ["bench", "--json", "--model"]).arg(self.onnx(Stage::Int8)),
-        )?;
+        let mut bench = shell::command(&self.programs.edge, ["bench", "--json", "--model"]);
+        let bench = shell::output(bench.arg(self.onnx(Stage::Int8)))?;
         let bench = serde_json::from_str(&bench).context("gantry-edge bench --json")?;
         Ok(Results { scores, bench, seconds: self.start.elapsed().as_secs_f64() })
     }
