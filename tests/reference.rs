@@ -1,6 +1,6 @@
 //! The whole network as nested loops: the meaning that every faster program is compared with.
 //!
-//! One walk over [`Net::layers`] per number format: [`float`] works on a checkpoint's weights in double precision with
+//! One walk over the layers of a `Net` per number format: [`float`] works on a checkpoint's weights in double precision with
 //! norms unfolded, [`int8`] on a model file's codes with the one rounding rule. What only moves values is shared here.
 
 pub mod float;
