@@ -3,6 +3,8 @@
 //! A [`Trainer`] is a pure function of its settings, its state and the two batches: dropout is seeded by the step, batches
 //! are made by step number elsewhere. That is what makes a resumed training equal an uninterrupted one, bit for bit.
 
+use std::sync::{Mutex, PoisonError};
+
 use contract::{Modality, ModelSpec, NetError};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, autocast};
@@ -144,6 +146,7 @@ impl Trainer {
     /// only when `read` asks for them.
     pub fn step(&mut self, batches: [&Batch; 2], read: bool) -> Option<Terms> {
         // Dropout draws from libtorch's generator: seeded by the step, it needs no saving.
+        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
         tch::manual_seed((self.settings.seed ^ self.step.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as i64);
         let pixels: [Pixels; 2] = core::array::from_fn(|index| self.pixels(Modality::ALL[index], batches[index]));
         let objective = self.settings.objective;
@@ -210,6 +213,9 @@ impl Trainer {
         self.step = step;
     }
 }
+
+/// libtorch has one generator for the whole process: who seeds it draws alone.
+static GENERATOR: Mutex<()> = Mutex::new(());
 
 fn variables(networks: &[Network]) -> Vec<Variable<'_>> {
     networks.iter().flat_map(Network::variables).collect()
