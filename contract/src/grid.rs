@@ -1,9 +1,11 @@
 //! From the scanner's pixels to the model's and back: the two grids share their centre.
 //!
 //! Down-sampling averages (a triangle as wide as the model's pixel), so that noise of a fine scanner grid does not alias;
-//! weights are integers that sum to one exactly, so a resampled slice has the same bits on every machine.
+//! weights are integers that sum to one exactly, so a resampled slice has the same bits on every machine. Columns are
+//! averaged first, then rows, each to whole raw values: 16-bit products and sums are what every CPU does fastest.
 
 use alloc::{vec, vec::Vec};
+use core::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,8 +61,8 @@ pub const MAX_SPACING_MM: f64 = 100.;
 
 /// Weights are multiples of 2^-14.
 const WEIGHT_BITS: u32 = 14;
-/// Fraction bits that the first pass keeps for the second.
-const FRACTION_BITS: u32 = 4;
+/// Weights that are multiplied at a time.
+const LANES: usize = 8;
 
 /// Moves slices between one scanner grid and the model's. Made once per geometry; its methods do not allocate.
 #[derive(Clone, Debug)]
@@ -74,19 +76,24 @@ pub struct Resampler {
 /// One axis of a resampler.
 #[derive(Clone, Debug)]
 struct Axis {
-    /// Per model pixel: range of `weights`, first source pixel, weight of what lies outside the source.
+    /// One per model pixel.
     taps: Vec<Taps>,
-    weights: Vec<i32>,
+    /// Filled up with zeros per model pixel.
+    weights: Vec<[i16; LANES]>,
     /// Nearest model pixel of each source pixel, if the model sees it.
     back: Vec<Option<u16>>,
     /// Nearest source pixel of each model pixel, if there is one.
     forth: Vec<Option<u16>>,
 }
 
+/// The source pixels that one model pixel averages.
 #[derive(Clone, Debug)]
 struct Taps {
-    weights: core::ops::Range<usize>,
     start: usize,
+    count: usize,
+    /// Of `weights`.
+    weights: Range<usize>,
+    /// Weight of what lies outside the source.
     outside: i32,
 }
 
@@ -121,31 +128,24 @@ impl Resampler {
 
     /// Length of the scratch that [`Self::forward`] needs.
     pub fn scratch_len(&self) -> usize {
-        self.plane.height * self.grid.width
+        self.plane.width + LANES
     }
 
     /// Raw slice `[height, width]` of the scanner to the model's grid; `outside` stands where the scanner saw nothing.
     ///
     /// # Panics
     /// If a slice is shorter than its grid says.
-    pub fn forward(&self, raw: &[i16], outside: i16, scratch: &mut [i32], out: &mut [i16]) {
-        let (width, model_width) = (self.plane.width, self.grid.width);
-        let outside = i32::from(outside);
-        for (source, target) in raw.chunks_exact(width).zip(scratch.chunks_exact_mut(model_width)) {
+    pub fn forward(&self, raw: &[i16], outside: i16, scratch: &mut [i16], out: &mut [i16]) {
+        let width = self.plane.width;
+        for (taps, target) in self.rows.taps.iter().zip(out.chunks_exact_mut(self.grid.width)) {
+            let weights = self.rows.weights[taps.weights.clone()].as_flattened();
+            let rows = &raw[taps.start * width..][..taps.count * width];
+            average_rows(rows, weights, taps.outside * i32::from(outside), &mut scratch[..width]);
             for (taps, value) in self.columns.taps.iter().zip(target) {
                 let weights = &self.columns.weights[taps.weights.clone()];
-                let inside: i32 = weights.iter().zip(&source[taps.start..]).map(|(&w, &raw)| w * i32::from(raw)).sum();
-                *value = shift_round(i64::from(inside + taps.outside * outside), WEIGHT_BITS - FRACTION_BITS);
-            }
-        }
-        for (taps, target) in self.rows.taps.iter().zip(out.chunks_exact_mut(model_width)) {
-            let weights = &self.rows.weights[taps.weights.clone()];
-            let beyond = i64::from(taps.outside) * (i64::from(outside) << FRACTION_BITS);
-            for (column, value) in target.iter_mut().enumerate() {
-                let source = scratch[taps.start * model_width + column..].iter().step_by(model_width);
-                let inside: i64 = weights.iter().zip(source).map(|(&w, &v)| i64::from(w) * i64::from(v)).sum();
-                // Weights are positive and sum to one: the result lies between raw values.
-                *value = shift_round(inside + beyond, WEIGHT_BITS + FRACTION_BITS) as i16;
+                let sources = scratch[taps.start..].chunks_exact(LANES);
+                let inside: i32 = weights.iter().zip(sources).map(|(weights, source)| dot(weights, source)).sum();
+                *value = average(inside + taps.outside * i32::from(outside));
             }
         }
     }
@@ -161,15 +161,52 @@ impl Resampler {
     }
 }
 
+/// Weighted mean of rows as wide as `out`; `sum` is what lies outside.
+fn average_rows(rows: &[i16], weights: &[i16], sum: i32, out: &mut [i16]) {
+    /// Columns whose sums stay in registers or the first cache.
+    const BLOCK: usize = 64;
+    let width = out.len();
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let mut sums = [sum; BLOCK];
+        for (row, &weight) in rows.chunks_exact(width).zip(weights) {
+            for (sum, &raw) in sums.iter_mut().zip(&row[block * BLOCK..][..out.len()]) {
+                *sum += i32::from(weight) * i32::from(raw);
+            }
+        }
+        for (out, &sum) in out.iter_mut().zip(&sums) {
+            *out = average(sum);
+        }
+    }
+}
+
+#[inline]
+fn dot(weights: &[i16; LANES], source: &[i16]) -> i32 {
+    weights.iter().zip(source).map(|(&weight, &raw)| i32::from(weight) * i32::from(raw)).sum()
+}
+
+/// A sum of weighted raw values to a raw value, halves upwards. Weights are positive and sum to one: it fits.
+#[inline]
+const fn average(sum: i32) -> i16 {
+    ((sum + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS) as i16
+}
+
 fn nearest(rows: &[Option<u16>], columns: &[Option<u16>], from: &[u8], from_width: usize, out: &mut [u8]) {
-    for (row, target) in rows.iter().zip(out.chunks_exact_mut(columns.len())) {
-        let Some(row) = *row else {
-            target.fill(0);
-            continue;
-        };
-        let source = &from[usize::from(row) * from_width..];
-        for (column, value) in columns.iter().zip(target) {
-            *value = column.map_or(0, |column| source[usize::from(column)]);
+    let width = columns.len();
+    let mut done: Option<(u16, usize)> = None;
+    for (index, &row) in rows.iter().enumerate() {
+        let (before, target) = out.split_at_mut(index * width);
+        let target = &mut target[..width];
+        match (row, done) {
+            (None, _) => target.fill(0),
+            // Neighbouring rows often have the same source.
+            (Some(row), Some((same, at))) if row == same => target.copy_from_slice(&before[at * width..][..width]),
+            (Some(row), _) => {
+                let source = &from[usize::from(row) * from_width..][..from_width];
+                for (column, value) in columns.iter().zip(target) {
+                    *value = column.map_or(0, |column| source[usize::from(column)]);
+                }
+                done = Some((row, index));
+            }
         }
     }
 }
@@ -202,13 +239,18 @@ impl Axis {
         let middle = floor(centre + 0.5).clamp(first, last);
         let weight = |index: i64| share(index) + if index == middle { remainder } else { 0 };
         let (from, to) = (first.clamp(0, source as i64), (last + 1).clamp(0, source as i64));
+        let inside: Vec<i16> = (from..to).map(|index| weight(index) as i16).collect();
         let begin = self.weights.len();
-        self.weights.extend((from..to).map(weight));
-        let inside: i32 = self.weights[begin..].iter().sum();
+        for chunk in inside.chunks(LANES) {
+            let mut weights = [0; LANES];
+            weights[..chunk.len()].copy_from_slice(chunk);
+            self.weights.push(weights);
+        }
         self.taps.push(Taps {
-            weights: begin..self.weights.len(),
             start: (from as usize).min(source - 1),
-            outside: one - inside,
+            count: inside.len(),
+            weights: begin..self.weights.len(),
+            outside: one - inside.iter().map(|&weight| i32::from(weight)).sum::<i32>(),
         });
     }
 }
@@ -226,11 +268,6 @@ fn index_below(index: i64, n: usize) -> Option<u16> {
 fn floor(x: f64) -> i64 {
     let truncated = x as i64;
     truncated - i64::from(truncated as f64 > x)
-}
-
-/// `value / 2^bits`, halves upwards.
-fn shift_round(value: i64, bits: u32) -> i32 {
-    ((value + (1 << (bits - 1))) >> bits) as i32
 }
 
 /// Slices that a model of `slices` input channels sees around slice `z` of `depth`: neighbours, the ends repeated.

@@ -11,7 +11,7 @@ pub struct Intake {
     intensity: Intensity,
     resampler: Resampler,
     lut: Lut,
-    scratch: Vec<i32>,
+    scratch: Vec<i16>,
     resampled: Vec<i16>,
 }
 
@@ -42,9 +42,7 @@ impl Intake {
         codes.fill(i8::MIN);
         self.lut.fit(&self.intensity, self.modality, raw)?;
         self.resampler.forward(raw, self.lut.low(), &mut self.scratch, &mut self.resampled);
-        for (code, &raw) in codes.iter_mut().zip(&self.resampled) {
-            *code = self.lut.code(raw);
-        }
+        self.lut.encode(&self.resampled, codes);
         Ok(())
     }
 

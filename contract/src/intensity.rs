@@ -4,6 +4,7 @@
 //! All arithmetic is on integers: the same bits on every machine.
 
 use alloc::{vec, vec::Vec};
+use core::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -112,37 +113,57 @@ impl Intensity {
 /// Raw value to code, for one slice at a time. All memory is taken when it is made.
 #[derive(Clone, Debug)]
 pub struct Lut {
+    /// Of `low` and the values above it, up to `high`.
     codes: Vec<i8>,
-    histogram: Vec<u32>,
+    /// Per raw value, the counts of even and of odd pixels: neighbours, often equal, need not wait for one another.
+    histogram: Vec<[u32; 2]>,
     /// The ends that `codes` was filled for.
     ends: Option<(i16, i16)>,
 }
 
 impl Default for Lut {
     fn default() -> Self {
-        Self { codes: vec![0; RAW_VALUES], histogram: vec![0; RAW_VALUES], ends: None }
+        Self { codes: vec![0; RAW_VALUES], histogram: vec![[0; 2]; RAW_VALUES], ends: None }
+    }
+}
+
+/// What a look at every pixel finds.
+struct Scan {
+    min: i16,
+    max: i16,
+    dark: usize,
+}
+
+impl Scan {
+    fn new(raw: &[i16]) -> Self {
+        /// Pixels that stay in the first cache, few enough to count in 16 bits.
+        const BLOCK: usize = 1024;
+        let mut scan = Self { min: i16::MAX, max: i16::MIN, dark: 0 };
+        for block in raw.chunks(BLOCK) {
+            scan.min = block.iter().fold(scan.min, |min, &value| min.min(value));
+            scan.max = block.iter().fold(scan.max, |max, &value| max.max(value));
+            scan.dark += usize::from(block.iter().map(|&value| u16::from(value <= DARK_HU)).sum::<u16>());
+        }
+        scan
     }
 }
 
 impl Lut {
     /// Fits the table to a slice, or says why the slice must not be segmented.
     pub fn fit(&mut self, intensity: &Intensity, modality: Modality, raw: &[i16]) -> Result<(), IntensityError> {
-        let (min, max) = raw.iter().fold((i16::MAX, i16::MIN), |(min, max), &v| (min.min(v), max.max(v)));
+        let Scan { min, max, dark } = Scan::new(raw);
         if min > max {
             return Err(IntensityError::Empty);
         }
         if min == max {
             return Err(IntensityError::Constant { value: min });
         }
-        if modality == Modality::Ct {
-            let (dark, pixels) = (raw.iter().filter(|&&value| value <= DARK_HU).count(), raw.len());
-            if dark * 100 < pixels {
-                return Err(IntensityError::NotHounsfield { dark, pixels });
-            }
+        if modality == Modality::Ct && dark * 100 < raw.len() {
+            return Err(IntensityError::NotHounsfield { dark, pixels: raw.len() });
         }
         let (low, high) = match intensity.rule(modality) {
             Rule::Window { low, high } => (low, high),
-            Rule::SlicePercentile { low, high } => self.percentiles(raw, low, high),
+            Rule::SlicePercentile { low, high } => self.percentiles(raw, bin(min)..=bin(max), low, high),
         };
         if modality == Modality::Mr && (-4096..=-200).contains(&low) && high < 4096 {
             return Err(IntensityError::LooksHounsfield { low, high });
@@ -161,30 +182,33 @@ impl Lut {
     /// The code of a raw value.
     #[inline]
     pub fn code(&self, raw: i16) -> i8 {
-        self.codes[usize::from(raw as u16)]
+        let (low, high) = self.ends.unwrap_or((0, 0));
+        self.codes[bin(raw.clamp(low, high)) - bin(low)]
     }
 
-    fn percentiles(&mut self, raw: &[i16], low: u16, high: u16) -> (i16, i16) {
-        self.histogram.fill(0);
-        for &value in raw {
-            // Flipping the sign bit sorts the bins by signed value.
-            self.histogram[usize::from(value as u16 ^ 0x8000)] += 1;
+    /// The codes of raw values.
+    pub fn encode(&self, raw: &[i16], codes: &mut [i8]) {
+        for (code, &raw) in codes.iter_mut().zip(raw) {
+            *code = self.code(raw);
+        }
+    }
+
+    fn percentiles(&mut self, raw: &[i16], bins: RangeInclusive<usize>, low: u16, high: u16) -> (i16, i16) {
+        let first = *bins.start();
+        let histogram = &mut self.histogram[bins];
+        histogram.fill([0; 2]);
+        let mut pairs = raw.chunks_exact(2);
+        for pair in &mut pairs {
+            histogram[bin(pair[0]) - first][0] += 1;
+            histogram[bin(pair[1]) - first][1] += 1;
+        }
+        for &value in pairs.remainder() {
+            histogram[bin(value) - first][0] += 1;
         }
         let last = raw.len() as u64 - 1;
         let rank = |percent: u16| last * u64::from(percent) / 10_000;
-        (self.ranked(rank(low)), self.ranked(rank(high)))
-    }
-
-    /// The raw value at a rank of the sorted slice.
-    fn ranked(&self, rank: u64) -> i16 {
-        let mut below = 0;
-        for (bin, &count) in self.histogram.iter().enumerate() {
-            below += u64::from(count);
-            if below > rank {
-                return (bin as u16 ^ 0x8000) as i16;
-            }
-        }
-        i16::MAX
+        let ranked = |rank| (ranked(histogram, rank) + first).wrapping_add_signed(i16::MIN as isize) as i16;
+        (ranked(rank(low)), ranked(rank(high)))
     }
 
     fn fill(&mut self, low: i16, high: i16) {
@@ -192,13 +216,26 @@ impl Lut {
             return;
         }
         let span = i32::from(high) - i32::from(low);
-        for raw in i16::MIN..=i16::MAX {
-            let above = (i32::from(raw) - i32::from(low)).clamp(0, span);
-            let code = (above * 510 + span) / (2 * span) - 128;
-            self.codes[usize::from(raw as u16)] = code as i8;
+        for (above, code) in (0..=span).zip(&mut self.codes) {
+            *code = ((above * 510 + span) / (2 * span) - 128) as i8;
         }
         self.ends = Some((low, high));
     }
+}
+
+/// Raw values as numbers from 0, in their order.
+const fn bin(raw: i16) -> usize {
+    (raw as u16 ^ 0x8000) as usize
+}
+
+/// The bin that holds the pixel of a rank.
+fn ranked(histogram: &[[u32; 2]], rank: u64) -> usize {
+    let mut below = 0;
+    let passed = histogram.iter().position(|counts| {
+        below += u64::from(counts[0]) + u64::from(counts[1]);
+        below > rank
+    });
+    passed.unwrap_or(histogram.len() - 1)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 use contract::{Grid, Modality, Plane, golden};
 use serde::Serialize;
 
-use crate::{EdgeError, Engine, Model, Segmenter, selftest, timing::StageSummaries};
+use crate::{EdgeError, Engine, Model, Segmenter, engine::Options, selftest, timing::StageSummaries};
 
 /// Sides of the slice that is timed: the usual matrix of both modalities.
 const SIDE: usize = 512;
@@ -24,6 +24,8 @@ pub struct Report {
     pub name: String,
     /// CPU as the system names it.
     pub cpu: String,
+    /// Who executed, with what.
+    pub engine: String,
     /// Instruction set of this program, e.g. `x86_64`.
     pub arch: &'static str,
     /// Whether this program was built with optimisation.
@@ -93,6 +95,7 @@ impl Specimen {
 /// first result; `None` leaves that out.
 pub fn run(
     path: &Path,
+    options: &Options,
     runs: usize,
     program: Option<&Path>,
     mut progress: impl FnMut(usize),
@@ -100,7 +103,7 @@ pub fn run(
     let start = Instant::now();
     let model = Model::load(path)?;
     let loaded = Instant::now();
-    let mut engine = Engine::new(&model)?;
+    let mut engine = Engine::with(&model, options)?;
     let planned = Instant::now();
     selftest::demand(&model, &mut engine)?;
     let tested = Instant::now();
@@ -108,13 +111,14 @@ pub fn run(
     let mut first_result_ms = vec![];
     if let Some(program) = program {
         for &modality in modalities {
-            first_result_ms.push(FirstResult { modality, ms: ms(first_result(program, path, modality)?) });
+            first_result_ms.push(FirstResult { modality, ms: ms(first_result(program, path, &engine, modality)?) });
         }
     }
     let modalities = rounds(&model, &mut engine, runs, &mut progress)?;
     Ok(Report {
         name: model.spec().net.name.clone(),
         cpu: cpu_name(),
+        engine: engine.to_string(),
         arch: std::env::consts::ARCH,
         optimised: !cfg!(debug_assertions),
         slice: [SIDE; 2],
@@ -129,9 +133,9 @@ pub fn run(
 }
 
 /// Loads, tests and segments one slice: what the process that is timed from outside does.
-pub fn first_slice(path: &Path, modality: Modality) -> Result<(), EdgeError> {
+pub fn first_slice(path: &Path, options: &Options, modality: Modality) -> Result<(), EdgeError> {
     let model = Model::load(path)?;
-    let mut engine = Engine::new(&model)?;
+    let mut engine = Engine::with(&model, options)?;
     selftest::demand(&model, &mut engine)?;
     let specimen = Specimen::new(modality, model.spec().grid);
     let mut out = vec![0; specimen.raw.len()];
@@ -168,10 +172,14 @@ fn rounds(
 }
 
 /// Wall time of a fresh process up to its end, which comes right after its first label map.
-fn first_result(program: &Path, model: &Path, modality: Modality) -> Result<Duration, EdgeError> {
+fn first_result(program: &Path, model: &Path, engine: &Engine, modality: Modality) -> Result<Duration, EdgeError> {
     let start = Instant::now();
     let mut command = Command::new(program);
     command.arg("first-slice").arg("--model").arg(model).args(["--modality", modality.name()]).stdout(Stdio::null());
+    match engine {
+        Engine::Planned(engine) => command.args(["--engine", "planned", "--kernel", engine.kernels().name()]),
+        Engine::Tract { .. } => command.args(["--engine", "tract"]),
+    };
     let status = command.status().map_err(|source| EdgeError::Output { path: program.to_path_buf(), source })?;
     if status.success() {
         Ok(start.elapsed())

@@ -24,6 +24,8 @@ pub enum Code {
     EnginePlan,
     /// The plan failed.
     EngineRun,
+    /// The values need more memory than allowed.
+    EngineMemory,
     /// Wrong bits.
     SelfTestDigest,
     /// Nothing to compare with.
@@ -52,7 +54,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ModelRead,
         Self::ModelCorrupt,
         Self::ModelForeign,
@@ -63,6 +65,7 @@ impl Code {
         Self::ModelSpatial,
         Self::EnginePlan,
         Self::EngineRun,
+        Self::EngineMemory,
         Self::SelfTestDigest,
         Self::SelfTestMissing,
         Self::Volume,
@@ -106,6 +109,11 @@ impl Code {
             }
             Self::EnginePlan => ["E-ENGINE-01", "the engine cannot plan the network", "report it with the model file"],
             Self::EngineRun => ["E-ENGINE-02", "the engine failed on a slice", "report it with the slice"],
+            Self::EngineMemory => [
+                "E-ENGINE-03",
+                "the network needs more memory than allowed",
+                "allow more with --max-arena-mb, or use a smaller network",
+            ],
             Self::SelfTestDigest => [
                 "E-SELFTEST-01",
                 "the network answers other bits than the exporter recorded",

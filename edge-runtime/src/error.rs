@@ -98,6 +98,42 @@ pub enum EdgeError {
         /// tract's words.
         reason: String,
     },
+    /// Numbers that no exporter of ours writes.
+    #[error("{}: layer '{layer}': {reason}", path.display())]
+    ModelLayer {
+        /// File.
+        path: PathBuf,
+        /// Layer.
+        layer: String,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// The planned engine was asked for and cannot take the file.
+    #[error("{}: the planned engine cannot run it: {reason}", path.display())]
+    NotPlanned {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Values that need more memory than allowed.
+    #[error("{}: the values need {bytes} bytes, allowed are {max} (--max-arena-mb)", path.display())]
+    Arena {
+        /// File.
+        path: PathBuf,
+        /// Needed.
+        bytes: usize,
+        /// Allowed.
+        max: usize,
+    },
+    /// Threads cannot be started.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// Asked for.
+        threads: usize,
+        /// The system's words.
+        source: std::io::Error,
+    },
     /// tract failed while running.
     #[error("the {modality} branch failed: {reason}")]
     Run {
@@ -190,7 +226,9 @@ impl EdgeError {
             Self::ModelGraph { .. } => Code::ModelGraph,
             Self::Modality { .. } => Code::ModelModality,
             Self::Spatial { .. } => Code::ModelSpatial,
-            Self::Plan { .. } => Code::EnginePlan,
+            Self::ModelLayer { .. } => Code::ModelGraph,
+            Self::Plan { .. } | Self::NotPlanned { .. } | Self::Threads { .. } => Code::EnginePlan,
+            Self::Arena { .. } => Code::EngineMemory,
             Self::Run { .. } | Self::Length { .. } => Code::EngineRun,
             Self::SelfTest { .. } => Code::SelfTestDigest,
             Self::NoGolden { .. } => Code::SelfTestMissing,

@@ -8,7 +8,10 @@ use contract::{
 };
 use serde::Serialize;
 
-use crate::{EdgeError, Engine, Model};
+use crate::{
+    EdgeError, Engine, Model,
+    engine::{Memory, Planned},
+};
 
 /// Everything that `gantry-edge inspect` prints.
 #[derive(Clone, Debug, Serialize)]
@@ -47,6 +50,8 @@ pub struct Inspection {
     pub constant_bytes: usize,
     /// Bytes that branches use together, counted once for each further branch.
     pub shared_constant_bytes: usize,
+    /// Who executes, with what, and why.
+    pub engine: String,
     /// Layers in order.
     pub layers: Vec<LayerReport>,
     /// What every machine must answer.
@@ -109,8 +114,71 @@ pub fn inspect(model: &Model, engine: &Engine) -> Result<Inspection, EdgeError> 
         int8_macs: layers.iter().filter(|layer| layer.runs == Some("int8")).map(|layer| layer.macs).sum(),
         constant_bytes: constants.total_bytes,
         shared_constant_bytes: constants.shared_bytes,
+        engine: engine.to_string(),
         layers,
         golden: manifest.golden.clone(),
+    })
+}
+
+/// Everything that `gantry-edge plan` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanReport {
+    /// Name of the table of routines.
+    pub kernel: &'static str,
+    /// In order.
+    pub steps: Vec<StepReport>,
+    /// Memory of all values, taken at load.
+    pub arena_bytes: usize,
+    /// The most bytes of values alive at one time: no plan needs less.
+    pub alive_bytes: usize,
+    /// Weights, packed once for all modalities.
+    pub weight_bytes: usize,
+    /// Bias and factors of all modalities.
+    pub table_bytes: usize,
+}
+
+/// One step.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// Layer that it belongs to, or `image`.
+    pub layer: String,
+    /// What it does.
+    pub step: String,
+    /// First byte that it writes.
+    pub at: usize,
+    /// Bytes from there that it writes into, gaps included.
+    pub bytes: usize,
+}
+
+/// The steps of the planned engine.
+///
+/// # Errors
+/// If another engine runs the model.
+pub fn plan(model: &Model, engine: &Engine) -> Result<PlanReport, EdgeError> {
+    let engine = match engine {
+        Engine::Planned(engine) => engine,
+        Engine::Tract { why, .. } => {
+            return Err(EdgeError::NotPlanned { path: model.path.clone(), reason: why.clone() });
+        }
+    };
+    let layers = &model.spec().net.layers;
+    let step = |planned: &Planned| {
+        let range = planned.writes();
+        StepReport {
+            layer: planned.layer.map_or_else(|| "image".to_string(), |layer| layers[layer].name.clone()),
+            step: planned.words(),
+            at: 4 * range.start,
+            bytes: 4 * range.len(),
+        }
+    };
+    let Memory { arena_bytes, alive_bytes, weight_bytes, table_bytes } = *engine.memory();
+    Ok(PlanReport {
+        kernel: engine.kernels().name(),
+        steps: engine.program().steps.iter().map(step).collect(),
+        arena_bytes,
+        alive_bytes,
+        weight_bytes,
+        table_bytes,
     })
 }
 

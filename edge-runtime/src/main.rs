@@ -8,20 +8,25 @@ use std::{
 };
 
 use clap::Parser;
-use cli::{BenchArgs, Cli, Command, ModelArgs, run, tables};
-use edge_runtime::{Code, EdgeError, Engine, Model, bench, inspect, selftest};
+use cli::{BenchArgs, Cli, Command, InspectArgs, ModelArgs, run, tables};
+use edge_runtime::{Code, EdgeError, Engine, Model, bench, inspect, profile, selftest};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Bad input, in all of Gantry's programs; clap uses it for bad arguments too.
 const REFUSED: u8 = 2;
+/// Slices of a profile.
+const PROFILE_RUNS: usize = 50;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Segment(args) => run::segment(&args),
         Command::Inspect(args) => inspect_model(&args),
+        Command::Plan(args) => show_plan(&args),
         Command::Selftest(args) => self_test(&args),
         Command::Bench(args) => bench_model(&args),
-        Command::FirstSlice(args) => bench::first_slice(&args.model, args.modality).map(|()| true),
+        Command::FirstSlice(args) => {
+            bench::first_slice(&args.model, &args.engine.options(), args.modality).map(|()| true)
+        }
         Command::Codes => {
             show(tables::codes);
             Ok(true)
@@ -76,11 +81,14 @@ fn warn_of_float(model: &Model, engine: &Engine) {
     }
 }
 
-fn inspect_model(args: &ModelArgs) -> Result<bool, EdgeError> {
-    let model = Model::load(&args.model)?;
-    let engine = Engine::new(&model)?;
+fn inspect_model(args: &InspectArgs) -> Result<bool, EdgeError> {
+    let model = Model::load(&args.model.model)?;
+    let mut engine = args.model.engine.load(&model)?;
+    if args.profile {
+        return profile_model(args, &model, &mut engine);
+    }
     let inspection = inspect::inspect(&model, &engine)?;
-    if args.json {
+    if args.model.json {
         show_json(&inspection)
     } else {
         show(|out| tables::inspection(out, &inspection))
@@ -88,9 +96,33 @@ fn inspect_model(args: &ModelArgs) -> Result<bool, EdgeError> {
     Ok(true)
 }
 
+fn profile_model(args: &InspectArgs, model: &Model, engine: &mut Engine) -> Result<bool, EdgeError> {
+    let profile = profile::profile(model, engine, PROFILE_RUNS)?;
+    if let Some(path) = &args.roofline {
+        std::fs::write(path, profile.svg()).map_err(|source| EdgeError::Output { path: path.clone(), source })?;
+    }
+    if args.model.json {
+        show_json(&profile)
+    } else {
+        show(|out| tables::profile(out, &profile))
+    }
+    Ok(true)
+}
+
+fn show_plan(args: &ModelArgs) -> Result<bool, EdgeError> {
+    let model = Model::load(&args.model)?;
+    let plan = inspect::plan(&model, &args.engine.load(&model)?)?;
+    if args.json {
+        show_json(&plan)
+    } else {
+        show(|out| tables::plan(out, &plan))
+    }
+    Ok(true)
+}
+
 fn self_test(args: &ModelArgs) -> Result<bool, EdgeError> {
     let model = Model::load(&args.model)?;
-    let mut engine = Engine::new(&model)?;
+    let mut engine = args.engine.load(&model)?;
     warn_of_float(&model, &engine);
     let answers = selftest::answers(&model, &mut engine)?;
     if args.json {
@@ -105,7 +137,9 @@ fn self_test(args: &ModelArgs) -> Result<bool, EdgeError> {
 fn bench_model(args: &BenchArgs) -> Result<bool, EdgeError> {
     let bar = progress_bar(args.runs, "slices per modality");
     let program = std::env::current_exe().ok();
-    let report = bench::run(&args.model, args.runs, program.as_deref(), |round| bar.set_position(round as u64));
+    let report = bench::run(&args.model, &args.engine.options(), args.runs, program.as_deref(), |round| {
+        bar.set_position(round as u64)
+    });
     bar.finish_and_clear();
     let report = report?;
     if args.json {

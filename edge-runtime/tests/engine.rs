@@ -3,19 +3,38 @@
 mod support;
 
 use contract::{Modality, golden, manifest::Precision};
-use edge_runtime::{EdgeError, Engine, Logits, Model, inspect, selftest};
+use edge_runtime::{
+    EdgeError, Engine, Logits, Model,
+    engine::{Choice, Options, Step},
+    inspect,
+    kernels::Kernels,
+    selftest,
+};
+use prost::Message;
 use support::{HEIGHT, Small, WIDTH};
 
 fn load(bytes: &[u8]) -> Result<Model, EdgeError> {
     Model::parse("small.onnx".as_ref(), bytes)
 }
 
+/// tract, and ours with every table of routines and some numbers of threads.
+fn every_way() -> Vec<Options> {
+    let mut ways = vec![Options { choice: Choice::Tract, ..Options::default() }];
+    for kernels in Kernels::available() {
+        for threads in [1, 2, 5] {
+            ways.push(Options { choice: Choice::Planned, kernels: Some(kernels), threads, ..Options::default() });
+        }
+    }
+    ways
+}
+
 #[test]
 fn every_code_equals_the_loops_in_both_branches() {
-    for slices in [1, 3] {
+    for (slices, options) in [1, 3].into_iter().flat_map(|slices| every_way().into_iter().map(move |way| (slices, way)))
+    {
         let small = Small::new(slices);
         let model = load(&small.file()).unwrap();
-        let mut engine = Engine::new(&model).unwrap();
+        let mut engine = Engine::with(&model, &options).unwrap();
         let mut image = vec![0; slices * HEIGHT * WIDTH];
         let mut labels = vec![9; HEIGHT * WIDTH];
         let mut seen = vec![];
@@ -25,8 +44,9 @@ fn every_code_equals_the_loops_in_both_branches() {
             let expected = small.logits(&image, modality);
             let saturated = expected.iter().filter(|&&code| code == i8::MIN || code == i8::MAX).count();
             assert!(saturated * 4 < expected.len(), "{saturated} of {} codes saturated: a weak test", expected.len());
-            assert_eq!(engine.logits(), Some(Logits::Codes(&expected)), "{modality}, {slices} slices");
-            assert_eq!(labels, small.labels(&expected));
+            let name = format!("{engine}: {modality}, {slices} slices");
+            assert_eq!(engine.logits(), Some(Logits::Codes(&expected)), "{name}");
+            assert_eq!(labels, small.labels(&expected), "{name}");
             seen.push(expected);
         }
         golden::codes(Modality::Ct, HEIGHT, WIDTH, &mut image);
@@ -35,10 +55,63 @@ fn every_code_equals_the_loops_in_both_branches() {
     }
 }
 
+/// Both branches multiply with the very same bytes: packed weights have one address and are counted once.
+#[test]
+fn the_branches_of_a_plan_share_their_weights() {
+    let model = load(&Small::new(1).file()).unwrap();
+    let Engine::Planned(engine) = Engine::new(&model).unwrap() else { panic!("planned") };
+    let convs: Vec<_> = engine
+        .program()
+        .steps
+        .iter()
+        .filter_map(|planned| match &planned.step {
+            Step::Conv(conv) => Some((conv.weights(), conv.weight_bytes())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(convs.len(), 4, "one step per convolution, not per branch");
+    assert_eq!(convs.iter().map(|conv| conv.1).sum::<usize>(), engine.memory().weight_bytes);
+    assert!((1..4).all(|i| !convs[..i].iter().any(|conv| conv.0 == convs[i].0)));
+}
+
+#[test]
+fn a_plan_that_needs_too_much_memory_is_refused_with_the_numbers() {
+    let model = load(&Small::new(1).file()).unwrap();
+    let options = Options { max_arena_bytes: 1000, ..Options::default() };
+    let error = Engine::with(&model, &options).unwrap_err();
+    assert!(matches!(error, EdgeError::Arena { bytes, max: 1000, .. } if bytes > 1000), "{error}");
+    assert_eq!(error.code().name(), "E-ENGINE-03");
+}
+
+#[test]
+fn impossible_constants_are_refused_with_layer_and_value() {
+    let small = Small::new(1);
+    let words = |change: &dyn Fn(&mut tract_onnx::pb::TensorProto), name: &str| {
+        let mut proto = tract_onnx::pb::ModelProto::decode(small.file().as_slice()).unwrap();
+        let graph = proto.graph.as_mut().unwrap();
+        change(graph.initializer.iter_mut().find(|tensor| tensor.name == name).unwrap());
+        let error = Engine::new(&load(&proto.encode_to_vec()).unwrap()).unwrap_err();
+        assert_eq!(error.code().name(), "E-MODEL-06", "{error}");
+        error.to_string()
+    };
+    for (scale, text) in [(0., "0e0"), (-1e-3, "-1e-3"), (f32::NAN, "NaN"), (f32::INFINITY, "inf"), (1e-40, "1e-40")] {
+        let set =
+            |tensor: &mut tract_onnx::pb::TensorProto| tensor.raw_data[4..8].copy_from_slice(&scale.to_le_bytes());
+        let error = words(&set, "deep/steps");
+        assert!(error.contains("layer 'deep'") && error.contains(text), "{error}");
+    }
+    let weight = |tensor: &mut tract_onnx::pb::TensorProto| tensor.raw_data[0] = 0x80;
+    assert!(words(&weight, "deep/weight").contains("weight 0 is -128"));
+    let bias = |tensor: &mut tract_onnx::pb::TensorProto| tensor.raw_data[..4].copy_from_slice(&i32::MAX.to_le_bytes());
+    assert!(words(&bias, "deep/biases").contains("sums reach"));
+    let shape = |tensor: &mut tract_onnx::pb::TensorProto| tensor.dims.swap(0, 1);
+    assert!(words(&shape, "deep/weight").contains("expected [8, 6, 3, 3]"));
+}
+
 #[test]
 fn every_convolution_is_proved_to_run_in_int8_and_weights_are_shared() {
     let model = load(&Small::new(1).file()).unwrap();
-    let engine = Engine::new(&model).unwrap();
+    let engine = Engine::with(&model, &Options { choice: Choice::Tract, ..Options::default() }).unwrap();
     let runs: Vec<_> = engine.layers().iter().map(|layer| (layer.name.as_str(), layer.int8)).collect();
     let (yes, no) = (Some(true), None);
     assert_eq!(

@@ -113,12 +113,14 @@ fn usage(message: String) -> EdgeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{EngineArgs, EngineName};
 
     fn args(inputs: &[PathBuf], out: &Path) -> SegmentArgs {
         SegmentArgs {
             model: "model.onnx".into(),
             modality: contract::Modality::Ct,
             inputs: inputs.to_vec(),
+            engine: EngineArgs { engine: EngineName::Auto, kernel: None, max_arena_mb: 256, threads: 1, cores: vec![] },
             out: out.to_path_buf(),
             overlay: None,
             allow_partial: false,

@@ -6,8 +6,9 @@ pub mod tables;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use contract::Modality;
+use edge_runtime::{EdgeError, Engine, Model, engine, kernels::Kernels};
 
 /// Segments CT and MRI slices in int8, next to the scanner.
 ///
@@ -29,6 +30,10 @@ Examples:
     gantry-edge segment --model model.onnx --modality mr scans/ --out labels/ --json > report.json
   What is in a model, and where it runs in int8:
     gantry-edge inspect --model model.onnx
+  Where a slice's time goes, as a table and a picture:
+    gantry-edge inspect --model model.onnx --profile --roofline roofline.svg
+  Every step and byte of the planned engine:
+    gantry-edge plan --model model.onnx
   Does this machine compute what the exporter recorded?
     gantry-edge selftest --model model.onnx
   Latency per modality:
@@ -53,7 +58,9 @@ pub enum Command {
     #[command(after_long_help = SEGMENT_EXAMPLES)]
     Segment(SegmentArgs),
     /// Show a model: manifest, costs, and where each layer runs in int8
-    Inspect(ModelArgs),
+    Inspect(InspectArgs),
+    /// Show the planned engine's steps and every byte that they need
+    Plan(ModelArgs),
     /// Run the network on a fixed picture and compare the bits with those that the exporter recorded
     Selftest(ModelArgs),
     /// Measure latency per modality, load time, time to the first result and memory
@@ -71,6 +78,9 @@ pub struct SegmentArgs {
     /// Model file (ONNX, written by gantry-export)
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
+    /// How to run it
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// What the scans are: ct or mr. It is never guessed
     #[arg(long)]
     pub modality: Modality,
@@ -91,12 +101,90 @@ pub struct SegmentArgs {
     pub json: bool,
 }
 
-/// Arguments of `inspect` and `selftest`.
+/// Who executes the network.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum EngineName {
+    /// planned where the file is one of ours in int8, else tract
+    Auto,
+    /// Our own plan: fast, fixed memory; int8 files of gantry-export
+    Planned,
+    /// tract's plan: any file of gantry-export, slower
+    Tract,
+}
+
+/// How to run a model.
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// Who executes the network
+    #[arg(long, value_enum, default_value = "auto", value_name = "NAME")]
+    pub engine: EngineName,
+    /// Instructions that the planned engine uses, for tests and bug reports; the default is the best of this CPU
+    #[arg(long, value_parser = kernels, value_name = "NAME")]
+    pub kernel: Option<Kernels>,
+    /// Refuse a network whose values need more memory
+    #[arg(long, value_name = "MB", default_value_t = engine::Options::MAX_ARENA_BYTES >> 20)]
+    pub max_arena_mb: usize,
+    /// Threads that share one slice of the planned engine
+    #[arg(long, default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub threads: usize,
+    /// Core of each thread, e.g. 2,3; the default leaves that to the system
+    #[arg(long, value_delimiter = ',', value_name = "CORES")]
+    pub cores: Vec<usize>,
+}
+
+impl EngineArgs {
+    /// Plans a model as the arguments say.
+    pub fn load(&self, model: &Model) -> Result<Engine, EdgeError> {
+        Engine::with(model, &self.options())
+    }
+
+    /// The arguments for the library.
+    pub fn options(&self) -> engine::Options {
+        let choice = match self.engine {
+            EngineName::Auto => engine::Choice::Auto,
+            EngineName::Planned => engine::Choice::Planned,
+            EngineName::Tract => engine::Choice::Tract,
+        };
+        let max_arena_bytes = self.max_arena_mb.saturating_mul(1 << 20);
+        engine::Options {
+            choice,
+            kernels: self.kernel,
+            max_arena_bytes,
+            threads: self.threads,
+            cores: self.cores.clone(),
+        }
+    }
+}
+
+/// A table of routines by name.
+fn kernels(name: &str) -> Result<Kernels, String> {
+    let names = || Kernels::available().iter().map(Kernels::name).collect::<Vec<_>>().join(", ");
+    Kernels::named(name).ok_or_else(|| format!("this CPU can run {}", names()))
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// What to look at
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Time each step of the planned engine against this machine's measured peak
+    #[arg(long)]
+    pub profile: bool,
+    /// Also draw the profile as a roofline (SVG)
+    #[arg(long, value_name = "SVG", requires = "profile")]
+    pub roofline: Option<PathBuf>,
+}
+
+/// Arguments of `plan` and `selftest`.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
     /// Model file (ONNX, written by gantry-export)
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
+    /// How to run it
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -108,6 +196,9 @@ pub struct BenchArgs {
     /// Model file (ONNX, written by gantry-export)
     #[arg(long, value_name = "FILE")]
     pub model: PathBuf,
+    /// How to run it
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Slices per modality
     #[arg(long, default_value_t = 100, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub runs: usize,
@@ -122,6 +213,9 @@ pub struct FirstSliceArgs {
     /// Model file
     #[arg(long)]
     pub model: PathBuf,
+    /// How to run it
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Branch
     #[arg(long)]
     pub modality: Modality,

@@ -1,6 +1,6 @@
 //! `gantry-edge segment`: every volume in turn, each unharmed by the others' refusals.
 
-use std::path::Path;
+use std::{io::Write, path::Path};
 
 use contract::Modality;
 use edge_runtime::{
@@ -23,6 +23,8 @@ use crate::{complain, progress_bar, show, show_json, warn_of_float};
 struct Report<'a> {
     model: &'a Path,
     model_sha256: &'a str,
+    /// Who executed, with what.
+    engine: String,
     modality: Modality,
     volumes: Vec<VolumeReport>,
     /// Volumes of which nothing was written.
@@ -42,9 +44,12 @@ struct RefusedVolume {
 pub fn segment(args: &SegmentArgs) -> Result<bool, EdgeError> {
     let jobs = jobs::plan(args)?;
     let model = Model::load(&args.model)?;
-    let mut engine = Engine::new(&model)?;
+    let mut engine = args.engine.load(&model)?;
     warn_of_float(&model, &engine);
     selftest::demand(&model, &mut engine)?;
+    if !args.json {
+        show(|out| writeln!(out, "engine {engine}"));
+    }
     let (mut volumes, mut refused, mut stages) = (vec![], vec![], Stages::default());
     for job in &jobs {
         match one(args, &model, &mut engine, job) {
@@ -65,7 +70,8 @@ pub fn segment(args: &SegmentArgs) -> Result<bool, EdgeError> {
     }
     let (model_sha256, stages, complete) = (model.sha256.as_str(), stages.summary(), refused.is_empty());
     if args.json {
-        show_json(&Report { model: &args.model, model_sha256, modality: args.modality, volumes, refused, stages });
+        let (model, modality, engine) = (args.model.as_path(), args.modality, engine.to_string());
+        show_json(&Report { model, model_sha256, engine, modality, volumes, refused, stages });
     } else if stages.slices > 0 {
         show(|out| tables::stages(out, args.modality, &stages));
     }

@@ -10,7 +10,8 @@ use contract::Modality;
 use edge_runtime::{
     Code,
     bench::Report,
-    inspect::Inspection,
+    inspect::{Inspection, PlanReport},
+    profile::Profile,
     segment::VolumeReport,
     selftest::Answer,
     timing::{StageSummaries, Summary},
@@ -86,6 +87,7 @@ pub fn stages(out: &mut impl Write, modality: Modality, stages: &StageSummaries)
 pub fn bench(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let [height, width] = report.slice;
     writeln!(out, "{} on {} ({}), slices of {height} x {width}", report.name, report.cpu, report.arch)?;
+    writeln!(out, "engine {}", report.engine)?;
     if !report.optimised {
         writeln!(out, "built without optimisation: times say nothing about a release build")?;
     }
@@ -146,6 +148,7 @@ pub fn inspection(out: &mut impl Write, model: &Inspection) -> io::Result<()> {
         "work        {:.1} M multiply-accumulates per image, {share:.1} % in int8 here",
         model.macs as f64 / 1e6
     )?;
+    writeln!(out, "engine      {}", model.engine)?;
     writeln!(
         out,
         "memory      {:.2} MiB of weights and tables, {:.2} MiB of it used by more than one modality",
@@ -177,6 +180,45 @@ pub fn inspection(out: &mut impl Write, model: &Inspection) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Steps and memory of the planned engine.
+pub fn plan(out: &mut impl Write, plan: &PlanReport) -> io::Result<()> {
+    writeln!(out, "kernel {}\n\n{:<14} {:>10} {:>10}  step", plan.kernel, "layer", "at", "bytes")?;
+    for step in &plan.steps {
+        writeln!(out, "{:<14} {:>10} {:>10}  {}", step.layer, step.at, step.bytes, step.step)?;
+    }
+    let ratio = plan.arena_bytes as f64 / plan.alive_bytes as f64;
+    writeln!(
+        out,
+        "\narena    {:>10} bytes, {ratio:.3} of the {} that are alive at one time",
+        plan.arena_bytes, plan.alive_bytes
+    )?;
+    writeln!(out, "weights  {:>10} bytes, packed once for all modalities", plan.weight_bytes)?;
+    writeln!(out, "tables   {:>10} bytes, of all modalities", plan.table_bytes)
+}
+
+/// Time of each step.
+pub fn profile(out: &mut impl Write, profile: &Profile) -> io::Result<()> {
+    writeln!(out, "{}, kernel {}, one thread, medians of {} slices", profile.name, profile.kernel, profile.runs)?;
+    writeln!(
+        out,
+        "\n{:<12} {:<34} {:>8} {:>9} {:>8} {:>8} {:>6}",
+        "layer", "step", "MMAC", "kB", "us", "GMAC/s", "peak"
+    )?;
+    for step in &profile.steps {
+        let (mmac, kb, us) = (step.macs as f64 / 1e6, step.bytes as f64 / 1e3, step.ms * 1e3);
+        write!(out, "{:<12} {:<34} {mmac:>8.2} {kb:>9.1} {us:>8.1}", step.layer, step.step)?;
+        match step.macs {
+            0 => writeln!(out)?,
+            _ => writeln!(out, " {:>8.1} {:>4.0} %", step.gmacs, step.percent_of_peak)?,
+        }
+    }
+    writeln!(
+        out,
+        "\nnetwork {:.3} ms, {:.0} % of this kernel's peak of {:.0} GMAC/s; memory copies at {:.1} GB/s",
+        profile.total_ms, profile.percent_of_peak, profile.peak_gmacs, profile.memory_gbytes
+    )
 }
 
 /// Every stable code.

@@ -19,7 +19,7 @@ use tract_onnx::{
     tract_hir::internal::InferenceOp,
 };
 
-use super::{LayerRun, Logits, argmax, int8};
+use super::{Constants, LayerRun, Logits, argmax, expect, int8};
 use crate::{EdgeError, Model, model::dims};
 
 /// Plans and their states. All that tract lets us keep between runs is kept.
@@ -40,15 +40,6 @@ struct Branch {
     modality: Modality,
     plan: Arc<TypedRunnableModel>,
     state: TypedSimpleState,
-}
-
-/// Bytes of a plan's constants (packed weights, tables) in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Constants {
-    /// Of all branches, each tensor once.
-    pub total_bytes: usize,
-    /// Of those, used by more than one branch.
-    pub shared_bytes: usize,
 }
 
 impl TractEngine {
@@ -239,10 +230,6 @@ fn reals(shape: &[usize], codes: &[i8], scale: f32) -> TractResult<Tensor> {
         *real = quant::dequantise(code, scale, 0);
     }
     Ok(tensor)
-}
-
-fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), EdgeError> {
-    if found == expected { Ok(()) } else { Err(EdgeError::Length { what, found, expected }) }
 }
 
 fn failed(modality: Modality, reason: String) -> EdgeError {

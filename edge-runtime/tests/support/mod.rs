@@ -195,7 +195,13 @@ impl Small {
             [input, &xs, &xz, &format!("{name}/weight"), &step, "weights/zero", &ys, &yz, &bias].map(String::from);
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let pad = side / 2;
-        let attributes = vec![ints("kernel_shape", &[side, side]), ints("pads", &[pad; 4])];
+        let attributes = vec![
+            ints("kernel_shape", &[side, side]),
+            ints("strides", &[1, 1]),
+            ints("dilations", &[1, 1]),
+            ints("pads", &[pad; 4]),
+            int("group", 1),
+        ];
         graph.node.push(node("QLinearConv", name, &inputs, attributes));
     }
 

@@ -1,0 +1,353 @@
+//! The constants of one of our int8 files, straight from its protobuf.
+//!
+//! The graph must be the manifest's network to the letter, as `gantry-export` writes it. What differs is [`Refused::Foreign`]:
+//! tract's to run. What is ours but holds impossible numbers is [`Refused::Invalid`]: nobody's.
+
+use std::collections::HashMap;
+
+use contract::{
+    Modality, ModelSpec, names,
+    net::{Activation, Conv, Layer, Op, Padding, Shape, Spatial},
+    quant::Multiplier,
+};
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, attribute_proto::AttributeType, tensor_proto::DataType};
+
+use crate::kernels::Table;
+
+/// Largest accumulator, before and after its factor: what the exporter keeps to, so that no order of additions overflows.
+const ACCUMULATOR_LIMIT: f64 = (1i64 << 30) as f64;
+
+/// An int8 network as the planner wants it.
+#[derive(Debug)]
+pub struct Network<'a> {
+    /// Layers, grid, modalities.
+    pub spec: &'a ModelSpec,
+    /// Of every value: the image, then each layer's output.
+    pub shapes: Vec<Shape>,
+    /// Code of real 0 of every value.
+    pub zeros: Vec<i8>,
+    /// In step with the layers; `None` for those that only move codes.
+    pub convs: Vec<Option<ConvCodes<'a>>>,
+}
+
+/// A convolution's constants.
+#[derive(Debug)]
+pub struct ConvCodes<'a> {
+    /// `[out, in / groups, (d,) h, w]`, in [-127, 127].
+    pub weights: &'a [u8],
+    /// One per modality of the spec.
+    pub tables: Vec<Table>,
+}
+
+/// Why a file has no plan of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Another graph than ours.
+    Foreign {
+        /// Where it differs.
+        layer: String,
+        /// How.
+        reason: String,
+    },
+    /// Ours, with impossible numbers.
+    Invalid {
+        /// Where.
+        layer: String,
+        /// What was found and what was expected.
+        reason: String,
+    },
+}
+
+/// A reason without its layer yet: `Err((invalid, words))`.
+type Reason = (bool, String);
+
+fn foreign<T>(words: impl Into<String>) -> Result<T, Reason> {
+    Err((false, words.into()))
+}
+
+fn invalid<T>(words: impl Into<String>) -> Result<T, Reason> {
+    Err((true, words.into()))
+}
+
+/// Reads a graph that belongs to `spec`.
+pub fn network<'a>(spec: &'a ModelSpec, graph: &'a GraphProto) -> Result<Network<'a>, Refused> {
+    let at = |layer: &str, (invalid, reason): Reason| {
+        let layer = layer.to_string();
+        if invalid { Refused::Invalid { layer, reason } } else { Refused::Foreign { layer, reason } }
+    };
+    let net = &spec.net;
+    let shapes = net.shapes().map_err(|error| at(&net.name, (false, error.to_string())))?;
+    let file = File::new(graph);
+    let (mut scales, mut zeros) = (vec![vec![spec.intensity.scale; spec.modalities.len()]], vec![0]);
+    let mut convs = vec![];
+    for (index, layer) in net.layers.iter().enumerate() {
+        let read = || -> Result<_, Reason> {
+            let node = file.node(spec, index)?;
+            let inputs: Vec<&str> = layer.inputs.iter().map(|&value| value_name(spec, value)).collect();
+            let first = layer.inputs[0];
+            match &layer.op {
+                Op::Conv(conv) => {
+                    let (codes, scale, zero) = file.conv(spec, node, conv, &inputs, shapes[first].channels)?;
+                    if codes.x != (scales[first].clone(), zeros[first]) {
+                        let made = (&scales[first], zeros[first]);
+                        return foreign(format!(
+                            "reads codes of scale and zero point {:?}, made with {made:?}",
+                            codes.x
+                        ));
+                    }
+                    Ok((Some(codes.codes), scale, zero))
+                }
+                op => {
+                    file.moves(spec, node, layer, op, &inputs)?;
+                    let made = |value: usize| (&scales[value], zeros[value]);
+                    if layer.inputs.iter().any(|&value| made(value) != made(first)) {
+                        return foreign("joins values of different scales");
+                    }
+                    Ok((None, scales[first].clone(), zeros[first]))
+                }
+            }
+        };
+        let (conv, scale, zero) = read().map_err(|reason| at(&layer.name, reason))?;
+        convs.push(conv);
+        scales.push(scale);
+        zeros.push(zero);
+    }
+    Ok(Network { spec, shapes, zeros, convs })
+}
+
+/// Name of a value in the file.
+fn value_name(spec: &ModelSpec, value: usize) -> &str {
+    match value {
+        0 => names::IMAGE,
+        _ if value == spec.net.layers.len() => names::LOGITS,
+        _ => &spec.net.layers[value - 1].name,
+    }
+}
+
+/// A graph by names.
+struct File<'a> {
+    tensors: HashMap<&'a str, &'a TensorProto>,
+    makers: HashMap<&'a str, &'a NodeProto>,
+}
+
+/// A convolution as read, and what it takes its input for.
+struct ReadConv<'a> {
+    codes: ConvCodes<'a>,
+    x: (Vec<f32>, i8),
+}
+
+impl<'a> File<'a> {
+    fn new(graph: &'a GraphProto) -> Self {
+        let tensors = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let makers = graph.node.iter().flat_map(|node| node.output.iter().map(move |output| (output.as_str(), node)));
+        Self { tensors, makers: makers.collect() }
+    }
+
+    /// The node that makes the output of layer `index`.
+    fn node(&self, spec: &ModelSpec, index: usize) -> Result<&'a NodeProto, Reason> {
+        let name = value_name(spec, index + 1);
+        match self.makers.get(name) {
+            Some(node) if node.domain.is_empty() => Ok(node),
+            Some(node) => foreign(format!("its operation is of domain '{}'", node.domain)),
+            None => foreign(format!("no node makes '{name}'")),
+        }
+    }
+
+    fn conv(
+        &self,
+        spec: &ModelSpec,
+        node: &'a NodeProto,
+        conv: &Conv,
+        inputs: &[&str],
+        channels: usize,
+    ) -> Result<(ReadConv<'a>, Vec<f32>, i8), Reason> {
+        expect_op(node, "QLinearConv", 9, &inputs[..1])?;
+        if conv.padding != Padding::Zero || matches!(conv.activation, Activation::LeakyRelu(_)) {
+            return foreign("mirrored padding and leaky ReLU have no int8 form");
+        }
+        let axes = axes(spec.net.spatial);
+        let pads = &conv.pads()[axes.clone()];
+        let expected = [
+            ("kernel_shape", conv.kernel[axes.clone()].to_vec()),
+            ("strides", conv.stride[axes.clone()].to_vec()),
+            ("dilations", conv.dilation[axes.clone()].to_vec()),
+            ("pads", [pads, pads].concat()),
+            ("group", vec![conv.groups]),
+        ];
+        expect_attributes(node, &expected)?;
+        let shape = [&[conv.out_channels, channels / conv.groups], &conv.kernel[axes]].concat();
+        let weights = self.constant(&node.input[3], DataType::Int8, &shape)?;
+        if let Some(position) = weights.iter().position(|&weight| weight == 0x80) {
+            return invalid(format!("weight {position} is -128, expected -127 to 127"));
+        }
+        if !self.constant(&node.input[5], DataType::Int8, &[])?.iter().all(|&zero| zero == 0) {
+            return foreign("the zero point of the weights is not 0");
+        }
+        let zero = |input: usize| self.constant(&node.input[input], DataType::Int8, &[]).map(|bytes| bytes[0] as i8);
+        let (x_zero, y_zero) = (zero(2)?, zero(7)?);
+        if conv.activation == Activation::Relu && y_zero != i8::MIN {
+            return foreign(format!(
+                "a ReLU with zero point {y_zero}, expected -128: saturation would not be the ReLU"
+            ));
+        }
+        let per_modality = |input: usize, len: Option<usize>| -> Result<Vec<Vec<f32>>, Reason> {
+            let rows = spec.modalities.iter().map(|&modality| {
+                let scales = self.row(&node.input[input], modality, DataType::Float, len)?;
+                let scales: Vec<f32> = words(scales).map(f32::from_le_bytes).collect();
+                match scales.iter().position(|scale| !(scale.is_normal() && *scale > 0.)) {
+                    Some(at) => {
+                        invalid(format!("{modality} scale {at} is {:e}, expected a positive normal number", scales[at]))
+                    }
+                    None => Ok(scales),
+                }
+            });
+            rows.collect()
+        };
+        let (x, w, y) = (per_modality(1, None)?, per_modality(4, Some(conv.out_channels))?, per_modality(6, None)?);
+        let mut tables = vec![];
+        for (row, &modality) in spec.modalities.iter().enumerate() {
+            let bias = self.row(&node.input[8], modality, DataType::Int32, Some(conv.out_channels))?;
+            let bias: Vec<i32> = words(bias).map(i32::from_le_bytes).collect();
+            tables.push(table(modality, weights, bias, x[row][0], &w[row], y[row][0])?);
+        }
+        let first = |rows: Vec<Vec<f32>>| rows.into_iter().map(|row| row[0]).collect();
+        let read = ReadConv { codes: ConvCodes { weights, tables }, x: (first(x), x_zero) };
+        Ok((read, first(y), y_zero))
+    }
+
+    /// Operations that move codes without changing them.
+    fn moves(&self, spec: &ModelSpec, node: &NodeProto, layer: &Layer, op: &Op, inputs: &[&str]) -> Result<(), Reason> {
+        let axes = axes(spec.net.spatial);
+        match op {
+            Op::MaxPool { size } => {
+                expect_op(node, "MaxPool", 1, inputs)?;
+                let size = size[axes].to_vec();
+                expect_attributes(node, &[("kernel_shape", size.clone()), ("strides", size)])
+            }
+            Op::Concat => {
+                expect_op(node, "Concat", inputs.len(), inputs)?;
+                expect_attributes(node, &[("axis", vec![1])])
+            }
+            Op::Upsample { factor } => {
+                expect_op(node, "Resize", 3, inputs)?;
+                let expected =
+                    [("mode", "nearest"), ("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "floor")];
+                expect_texts(node, &expected)?;
+                let scales: Vec<f32> = [1, 1].iter().chain(&factor[axes]).map(|&factor| factor as f32).collect();
+                let found = self.constant(&node.input[2], DataType::Float, &[scales.len()])?;
+                match node.input[1].is_empty() && words(found).map(f32::from_le_bytes).eq(scales) {
+                    true => Ok(()),
+                    false => foreign("its factors are not the manifest's"),
+                }
+            }
+            _ => foreign(format!("{} has no int8 form", layer.name)),
+        }
+    }
+
+    /// Bytes of a constant of that type and shape.
+    fn constant(&self, name: &str, kind: DataType, shape: &[usize]) -> Result<&'a [u8], Reason> {
+        let Some(tensor) = self.tensors.get(name) else { return foreign(format!("'{name}' is no constant")) };
+        let dims = tensor.dims.iter().map(|&dim| dim as usize);
+        if tensor.data_type != kind as i32 || !dims.eq(shape.iter().copied()) {
+            let found = &tensor.dims;
+            return invalid(format!(
+                "'{name}' is {found:?} of type {}, expected {shape:?} of {kind:?}",
+                tensor.data_type
+            ));
+        }
+        // Its length fits its shape: checked when the file was read.
+        Ok(&tensor.raw_data)
+    }
+
+    /// A constant, or the modality's row of a table; `None` for a scalar.
+    fn row(&self, name: &str, modality: Modality, kind: DataType, len: Option<usize>) -> Result<&'a [u8], Reason> {
+        let shape: Vec<usize> = len.into_iter().collect();
+        let Some(gather) = self.makers.get(name) else { return self.constant(name, kind, &shape) };
+        if gather.op_type != "Gather" || gather.input.len() != 2 || gather.input[1] != names::MODALITY {
+            return foreign(format!("'{name}' is neither a constant nor picked by '{}'", names::MODALITY));
+        }
+        let axis = gather.attribute.iter().any(|attribute| attribute.name != "axis" || attribute.i != 0);
+        if axis {
+            return foreign(format!("'{name}' is gathered along another axis than 0"));
+        }
+        let shape = [&[Modality::ALL.len()], shape.as_slice()].concat();
+        let table = self.constant(&gather.input[0], kind, &shape)?;
+        let bytes = table.len() / Modality::ALL.len();
+        Ok(&table[modality.index() * bytes..][..bytes])
+    }
+}
+
+/// Factors, and the proof that no sum overflows whatever its order.
+fn table(
+    modality: Modality,
+    weights: &[u8],
+    bias: Vec<i32>,
+    x_scale: f32,
+    w_scales: &[f32],
+    y_scale: f32,
+) -> Result<Table, Reason> {
+    let taps = weights.len() / bias.len();
+    let mut factors = vec![];
+    for (channel, (&w_scale, &bias)) in w_scales.iter().zip(&bias).enumerate() {
+        let Some(factor) = Multiplier::new(x_scale, w_scale, y_scale) else {
+            return invalid(format!(
+                "{modality} channel {channel}: {x_scale:e} * {w_scale:e} / {y_scale:e} is no positive number"
+            ));
+        };
+        let codes = &weights[channel * taps..][..taps];
+        let reach = 255. * codes.iter().map(|&weight| f64::from(weight as i8).abs()).sum::<f64>();
+        let largest = (f64::from(bias).abs() + reach) * f64::from(factor.get()).max(1.);
+        if largest > ACCUMULATOR_LIMIT {
+            return invalid(format!(
+                "{modality} channel {channel}: sums reach {largest:e}, expected at most {ACCUMULATOR_LIMIT:e}"
+            ));
+        }
+        factors.push(factor.get());
+    }
+    Ok(Table { bias, factors })
+}
+
+/// Image axes in the file.
+const fn axes(spatial: Spatial) -> std::ops::Range<usize> {
+    match spatial {
+        Spatial::D2 => 1..3,
+        Spatial::D3 => 0..3,
+    }
+}
+
+fn expect_op(node: &NodeProto, op: &str, inputs: usize, first: &[&str]) -> Result<(), Reason> {
+    let fits = node.op_type == op && node.input.len() == inputs && node.output.len() == 1;
+    if fits && node.input.iter().zip(first).all(|(found, expected)| found == expected) {
+        return Ok(());
+    }
+    foreign(format!("found {} of {:?}, expected {op} of {first:?}", node.op_type, node.input))
+}
+
+/// Exactly these attributes, of integers.
+fn expect_attributes(node: &NodeProto, expected: &[(&str, Vec<usize>)]) -> Result<(), Reason> {
+    let mut found: Vec<(&str, Vec<i64>)> = vec![];
+    for attribute in &node.attribute {
+        let list = attribute.r#type == AttributeType::Ints as i32;
+        found.push((&attribute.name, if list { attribute.ints.clone() } else { vec![attribute.i] }));
+    }
+    let mut expected: Vec<(&str, Vec<i64>)> =
+        expected.iter().map(|(name, values)| (*name, values.iter().map(|&value| value as i64).collect())).collect();
+    found.sort();
+    expected.sort();
+    if found == expected { Ok(()) } else { foreign(format!("has {found:?}, expected {expected:?}")) }
+}
+
+/// Exactly these attributes, of text.
+fn expect_texts(node: &NodeProto, expected: &[(&str, &str)]) -> Result<(), Reason> {
+    let mut found: Vec<(&str, &[u8])> =
+        node.attribute.iter().map(|attribute| (attribute.name.as_str(), attribute.s.as_slice())).collect();
+    let mut expected: Vec<(&str, &[u8])> = expected.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    if found == expected { Ok(()) } else { foreign(format!("has other attributes than {expected:?}")) }
+}
+
+/// Little-endian words.
+fn words(bytes: &[u8]) -> impl Iterator<Item = [u8; 4]> {
+    bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]])
+}

@@ -1,0 +1,149 @@
+//! x86-64 with AVX2 alone. Its byte product (`vpmaddubsw`) saturates in 16 bits, so codes and weights are widened:
+//! `vpmaddwd` multiplies 16-bit numbers exactly and adds two at a time. The input is widened once per convolution.
+
+use std::arch::x86_64::*;
+
+use super::{ConvTile, Kernels, LANES, MAX_QUADS, Moves, PACK, StepWeights, Tile, generic};
+
+/// The table, if this CPU has the instructions.
+pub fn new() -> Option<Kernels> {
+    let one: [Option<ConvTile>; MAX_QUADS] = [Some(conv::<1>), None, None, None, None, None, None];
+    Some(Kernels {
+        name: "avx2",
+        flip: 0x80,
+        shift: 128,
+        pixel_bytes: 2 * PACK,
+        step_planes: 1,
+        step_bytes: 2 * LANES * PACK,
+        pack,
+        quads: [1, 0, 0],
+        conv: [one, [None; MAX_QUADS], [None; MAX_QUADS]],
+        strided: conv_strided,
+        moves: moves()?,
+    })
+}
+
+/// `[channel pair of the plane][half][8 channels][2]` as 16-bit numbers.
+fn pack(step: &StepWeights, out: &mut [u8]) {
+    let mut weights = vec![];
+    for pair in 0..2 {
+        for channel in step {
+            weights.extend([channel[2 * pair], channel[2 * pair + 1]]);
+        }
+    }
+    for (weight, out) in weights.into_iter().zip(out.chunks_exact_mut(2)) {
+        out.copy_from_slice(&i16::from(weight).to_le_bytes());
+    }
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn conv<const STRIDE: usize>(tile: &Tile) {
+    // SAFETY: the caller's promise about the tile.
+    unsafe { four_pixels(tile, STRIDE) }
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn conv_strided(tile: &Tile) {
+    // SAFETY: the caller's promise about the tile.
+    unsafe { four_pixels(tile, tile.stride) }
+}
+
+/// Four pixels of 16 channels: eight accumulators.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn four_pixels(tile: &Tile, stride: usize) {
+    // SAFETY: the caller's promise about the tile; a pixel is 8 bytes, a step 128 bytes of weights.
+    unsafe {
+        let bias: [__m256i; 2] = std::array::from_fn(|half| _mm256_loadu_si256(tile.bias.add(8 * half).cast()));
+        let mut acc = [bias; 4];
+        for step in 0..tile.steps {
+            let pixel = tile.input.add(8 * *tile.offsets.add(step) as usize);
+            for pair in 0..2 {
+                let weights = tile.weights.add(step * 128 + pair * 64);
+                let w: [__m256i; 2] = std::array::from_fn(|half| _mm256_loadu_si256(weights.add(32 * half).cast()));
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    let x = pixel.add(8 * i * stride + 4 * pair).cast::<i32>().read_unaligned();
+                    let x = _mm256_set1_epi32(x);
+                    for (acc, &w) in acc.iter_mut().zip(&w) {
+                        *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(x, w));
+                    }
+                }
+            }
+        }
+        store(tile, acc);
+    }
+}
+
+/// Requantises four pixels and writes them to their planes. Takes them by value: a reference, where this is not inlined,
+/// would keep the accumulators of the loop in memory.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn store(tile: &Tile, acc: [[__m256i; 2]; 4]) {
+    let zero = _mm256_set1_epi32(i32::from(tile.zero) + 128);
+    let [first, second, third, fourth] = acc;
+    for half in 0..2 {
+        // SAFETY: the caller's promise about the tile: 16 factors.
+        let factors = unsafe { _mm256_loadu_ps(tile.factors.add(8 * half)) };
+        // Accumulators times factors stay below 2^30 (checked at load), so the conversion cannot overflow; it rounds half to
+        // even, and packing saturates.
+        let codes = |acc: [__m256i; 2]| {
+            let real = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[half]), factors);
+            _mm256_add_epi32(_mm256_cvtps_epi32(real), zero)
+        };
+        let low = _mm256_packs_epi32(codes(first), codes(second));
+        let high = _mm256_packs_epi32(codes(third), codes(fourth));
+        let bytes = _mm256_packus_epi16(low, high);
+        for (lane, words) in
+            [_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes)].into_iter().enumerate()
+        {
+            let plane = 2 * half + lane;
+            if plane < tile.planes {
+                // SAFETY: the caller's promise: this plane and these pixels of it can be written.
+                unsafe {
+                    let out = tile.output.add(plane * tile.plane);
+                    if tile.pixels >= 4 {
+                        _mm_storeu_si128(out.cast(), words);
+                    } else {
+                        let mask = _mm_cmpgt_epi32(_mm_set1_epi32(tile.pixels as i32), _mm_setr_epi32(0, 1, 2, 3));
+                        _mm_maskstore_epi32(out.cast(), mask, words);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Moves compiled with AVX2, if this CPU has it.
+pub fn moves() -> Option<Moves> {
+    is_x86_feature_detected!("avx2").then_some(Moves { max_2x2, max_blocks, repeat_2, argmax, spread, widen })
+}
+
+#[target_feature(enable = "avx2")]
+fn max_2x2(a: &[u32], b: &[u32], flip: u8, out: &mut [u32]) {
+    generic::max_2x2(a, b, flip, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn max_blocks(row: &[u32], block: usize, flip: u8, first: bool, out: &mut [u32]) {
+    generic::max_blocks(row, block, flip, first, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn repeat_2(row: &[u32], out: &mut [u32]) {
+    generic::repeat_2(row, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn argmax(planes: &[u32], plane: usize, classes: usize, flip: u8, out: &mut [u8]) {
+    generic::argmax(planes, plane, classes, flip, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn spread(codes: &[i8], lane: usize, flip: u8, out: &mut [u32]) {
+    generic::spread(codes, lane, flip, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn widen(words: &[u32], out: &mut [u64]) {
+    generic::widen(words, out);
+}

@@ -1,0 +1,228 @@
+//! One suite, every table: each must give `generic`'s bits, and `generic` those of the formula written out here.
+
+use contract::quant::{Multiplier, requantise};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Kernels, LANES, MAX_VECTORS, PACK, StepWeights, Tile};
+
+/// A random convolution over one tile, in codes.
+struct Case {
+    vectors: usize,
+    quads: usize,
+    pixels: usize,
+    planes: usize,
+    stride: usize,
+    /// Per step of one plane, in pixels.
+    offsets: Vec<u32>,
+    /// `[pixel][4]`.
+    codes: Vec<[i8; PACK]>,
+    /// `[vector][step]`, the first plane of each used.
+    weights: Vec<Vec<[[i8; PACK]; LANES]>>,
+    bias: Vec<i32>,
+    factors: Vec<f32>,
+    zero: i8,
+}
+
+/// Words between output planes.
+const PLANE: usize = 40;
+/// What stands where a kernel must not write.
+const UNTOUCHED: u32 = 0xdead_beef;
+
+impl Case {
+    fn random(rng: &mut ChaCha8Rng, vectors: usize, quads: usize, stride: usize) -> Self {
+        let steps = rng.random_range(1..=20);
+        let length = 4 * quads * stride + 60;
+        let extreme = rng.random_bool(0.3);
+        let mut code = |low: i8| match extreme {
+            true => *[low, -1, 0, 127].get(rng.random_range(0..4)).unwrap(),
+            false => rng.random_range(low..=127),
+        };
+        let codes = (0..length).map(|_| [(); PACK].map(|()| code(-128))).collect();
+        let weights = (0..vectors)
+            .map(|_| (0..steps).map(|_| [(); LANES].map(|()| [(); PACK].map(|()| code(-127)))).collect())
+            .collect();
+        let channels = vectors * LANES;
+        let spread = if extreme { 30. } else { 2. };
+        Self {
+            vectors,
+            quads,
+            pixels: rng.random_range(4 * (quads - 1) + 1..=4 * quads),
+            planes: rng.random_range(1..=4 * vectors),
+            stride,
+            offsets: (0..steps).map(|_| rng.random_range(0..50)).collect(),
+            codes,
+            weights,
+            bias: (0..channels).map(|_| rng.random_range(-40_000..40_000)).collect(),
+            factors: (0..channels).map(|_| rng.random_range(1e-4..spread * 1e-3)).collect(),
+            zero: *[-128, 0, 5, 127].get(rng.random_range(0..4)).unwrap(),
+        }
+    }
+
+    /// Output planes by the formula, as codes.
+    fn expected(&self) -> Vec<u32> {
+        let mut out = vec![UNTOUCHED; self.planes * PLANE];
+        for (plane, pixel) in (0..self.planes).flat_map(|plane| (0..self.pixels).map(move |pixel| (plane, pixel))) {
+            let bytes = std::array::from_fn(|lane| {
+                let channel = plane * PACK + lane;
+                let sum = self.offsets.iter().enumerate().fold(self.bias[channel], |sum, (step, &offset)| {
+                    let codes = self.codes[offset as usize + pixel * self.stride];
+                    let weights = self.weights[channel / LANES][step][channel % LANES];
+                    sum + codes.iter().zip(weights).map(|(&x, w)| i32::from(x) * i32::from(w)).sum::<i32>()
+                });
+                requantise(sum, Multiplier::new(self.factors[channel], 1., 1.).unwrap(), self.zero) as u8
+            });
+            out[plane * PLANE + pixel] = u32::from_le_bytes(bytes);
+        }
+        out
+    }
+
+    /// Output planes by a table, as codes.
+    fn run(&self, kernels: &Kernels) -> Vec<u32> {
+        // Each pixel as the table wants it.
+        let words: Vec<u32> =
+            self.codes.iter().map(|codes| word(codes.map(|code| code as u8 ^ kernels.flip))).collect();
+        let mut wide = vec![0u64; words.len()];
+        // SAFETY: the table was made on this machine.
+        unsafe { (kernels.moves.widen)(&words, &mut wide) };
+        let input = if kernels.pixel_bytes == PACK { words.as_ptr().cast() } else { wide.as_ptr().cast() };
+        // Steps of more than one plane are filled up with planes of weight zero.
+        let mut offsets = self.offsets.clone();
+        offsets.resize(offsets.len().next_multiple_of(kernels.step_planes), offsets[0]);
+        let mut packed = vec![];
+        for step in 0..offsets.len() / kernels.step_planes {
+            for vector in &self.weights {
+                let mut weights: StepWeights = Default::default();
+                for plane in 0..kernels.step_planes {
+                    let Some(plane_weights) = vector.get(step * kernels.step_planes + plane) else { continue };
+                    for (to, from) in weights.iter_mut().zip(plane_weights) {
+                        to[plane * PACK..][..PACK].copy_from_slice(from);
+                    }
+                }
+                let start = packed.len();
+                packed.resize(start + kernels.step_bytes, 0);
+                (kernels.pack)(&weights, &mut packed[start..]);
+            }
+        }
+        // What the shift adds, the bias takes away.
+        let shifted = |(channel, bias): (usize, &i32)| {
+            let steps = &self.weights[channel / LANES];
+            bias - kernels.shift * steps.iter().flat_map(|step| step[channel % LANES]).map(i32::from).sum::<i32>()
+        };
+        let bias: Vec<i32> = self.bias.iter().enumerate().map(shifted).collect();
+        let mut out = vec![UNTOUCHED; self.planes * PLANE];
+        let tile = Tile {
+            input,
+            stride: self.stride,
+            offsets: offsets.as_ptr(),
+            steps: offsets.len() / kernels.step_planes,
+            weights: packed.as_ptr(),
+            bias: bias.as_ptr(),
+            factors: self.factors.as_ptr(),
+            zero: self.zero,
+            output: out.as_mut_ptr(),
+            plane: PLANE,
+            planes: self.planes,
+            pixels: self.pixels,
+        };
+        let conv = if self.stride == 1 { kernels.conv(self.vectors, self.quads) } else { kernels.strided };
+        // SAFETY: the table was made on this machine; offsets stay below 50 of at least 60 further pixels; 40 words per plane.
+        unsafe { conv(&tile) };
+        let flipped = |word: u32| word ^ u32::from_le_bytes([kernels.flip; PACK]);
+        out.into_iter().map(|word| if word == UNTOUCHED { word } else { flipped(word) }).collect()
+    }
+}
+
+fn word(bytes: [u8; PACK]) -> u32 {
+    u32::from_le_bytes(bytes)
+}
+
+#[test]
+fn every_tile_of_every_table_equals_the_formula() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for kernels in Kernels::available() {
+        println!("{kernels:?}");
+        let mut tiles = 0;
+        for vectors in 1..=MAX_VECTORS {
+            for quads in 1..=kernels.quads[vectors - 1] {
+                for _ in 0..40 {
+                    let case = Case::random(&mut rng, vectors, quads, 1);
+                    assert_eq!(case.run(&kernels), case.expected(), "{kernels:?} {vectors} x {quads}");
+                }
+                tiles += 1;
+            }
+        }
+        assert!(tiles > 0);
+        for stride in [2, 3, 5] {
+            for _ in 0..40 {
+                let case = Case::random(&mut rng, 1, 1, stride);
+                assert_eq!(case.run(&kernels), case.expected(), "{kernels:?} stride {stride}");
+            }
+        }
+    }
+}
+
+/// Every length up to a few vectors, and codes of both signs.
+#[test]
+fn moves_of_every_table_equal_plain_loops() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for kernels in Kernels::available() {
+        let (moves, flip) = (kernels.moves, kernels.flip);
+        let code = |word: u32, lane: usize| (word.to_le_bytes()[lane] ^ flip) as i8;
+        for length in (1..70).chain([200]) {
+            let a: Vec<u32> = (0..2 * length).map(|_| rng.random()).collect();
+            let b: Vec<u32> = (0..2 * length).map(|_| rng.random()).collect();
+            let (mut pooled, mut thirds, mut doubled) =
+                (vec![0; length], vec![UNTOUCHED; 2 * length / 3], vec![0; 4 * length]);
+            let (mut labels, mut labels_4) = (vec![9; length], vec![9; length]);
+            let codes: Vec<i8> = (0..2 * length).map(|_| rng.random()).collect();
+            let (mut words, mut wide) = (vec![UNTOUCHED; 2 * length], vec![0; 2 * length]);
+            // SAFETY: the table was made on this machine.
+            unsafe {
+                (moves.max_2x2)(&a, &b, flip, &mut pooled);
+                (moves.max_blocks)(&a, 3, flip, true, &mut thirds);
+                (moves.max_blocks)(&b, 3, flip, false, &mut thirds);
+                (moves.repeat_2)(&a, &mut doubled);
+                (moves.argmax)(&a, length, 7, flip, &mut labels);
+                (moves.argmax)(&a, length, 4, flip, &mut labels_4);
+                (moves.spread)(&codes, 0, flip, &mut words);
+                (moves.spread)(&codes, 2, flip, &mut words);
+                (moves.widen)(&a, &mut wide);
+            }
+            for lane in 0..PACK {
+                for i in 0..length {
+                    let four = [a[2 * i], a[2 * i + 1], b[2 * i], b[2 * i + 1]];
+                    assert_eq!(code(pooled[i], lane), four.map(|word| code(word, lane)).into_iter().max().unwrap());
+                }
+                for (i, &third) in thirds.iter().enumerate() {
+                    let six = [a[3 * i], a[3 * i + 1], a[3 * i + 2], b[3 * i], b[3 * i + 1], b[3 * i + 2]];
+                    assert_eq!(code(third, lane), six.map(|word| code(word, lane)).into_iter().max().unwrap());
+                }
+                for i in 0..2 * length {
+                    assert_eq!((wide[i] >> (16 * lane)) as u16, u16::from(a[i].to_le_bytes()[lane]));
+                    let expected = if lane % 2 == 0 { codes[i] } else { 0 };
+                    assert_eq!(code(words[i], lane), expected, "lane {lane}");
+                }
+            }
+            assert!((0..4 * length).all(|i| doubled[i] == a[i / 2]));
+            for (labels, classes) in [(&labels, 7), (&labels_4, 4)] {
+                for (i, &label) in labels.iter().enumerate() {
+                    let logits: Vec<i8> = (0..classes).map(|c| code(a[c / PACK * length + i], c % PACK)).collect();
+                    let best = logits.iter().max().unwrap();
+                    assert_eq!(usize::from(label), logits.iter().position(|logit| logit == best).unwrap());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_have_names_of_their_own_and_generic_is_always_there() {
+    let names: Vec<&str> = Kernels::available().iter().map(Kernels::name).collect();
+    assert_eq!(names.last(), Some(&"generic"));
+    for name in &names {
+        assert_eq!(Kernels::named(name).map(|kernels| kernels.name()), Some(*name));
+        assert_eq!(names.iter().filter(|other| other == &name).count(), 1);
+    }
+    assert!(Kernels::named("amx").is_none());
+}
