@@ -53,6 +53,60 @@ fn saturate(x: f32, zero_point: i8) -> i8 {
     (rounded + i32::from(zero_point)).clamp(-128, 127) as i8
 }
 
+/// The sum of two codes of different scales: `saturate(round(r_a * (a - zero_a) + r_b * (b - zero_b)) + zero_y)` with
+/// `r = scale / scale_y`. Holding one is proof that no order of operations can change a code.
+///
+/// Each ratio lies next to a fraction of one small odd denominator `d`. Half an odd number is no multiple of `1 / d`, so a sum
+/// never meets a tie and keeps `1 / (2 d)` away from each, thousands of times what f32 loses on the way: with reciprocals
+/// or divisions, fused multiply-add or not, ties to even or upwards, every engine finds the same code.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sum {
+    numerators: [i32; 2],
+    denominator: i32,
+    ratios: [f32; 2],
+}
+
+impl Sum {
+    /// Largest `r_a + r_b`.
+    pub const MAX_RATIO: f64 = 8.;
+    /// Largest denominator.
+    pub const MAX_DENOMINATOR: i32 = 63;
+
+    /// `None` unless there is a denominator at which no error of f32 can reach a tie.
+    pub fn new(a_scale: f32, b_scale: f32, y_scale: f32) -> Option<Self> {
+        let scales = [a_scale, b_scale, y_scale];
+        if !scales.iter().all(|scale| scale.is_normal() && *scale > 0.) {
+            return None;
+        }
+        let ratios = [a_scale, b_scale].map(|scale| f64::from(scale) / f64::from(y_scale));
+        let sum = ratios[0] + ratios[1];
+        // Ten roundings to 24 bits of values up to 128 (sum + 1), which is more than any way of writing the sum has.
+        let rounding = 10. * 128. * (sum + 1.) / f64::from(1 << 24);
+        (1..=Self::MAX_DENOMINATOR).step_by(2).filter(|_| sum <= Self::MAX_RATIO).find_map(|denominator| {
+            let d = f64::from(denominator);
+            let numerators = ratios.map(|ratio| (ratio * d + 0.5) as i32);
+            let apart = |index: usize| (ratios[index] - f64::from(numerators[index]) / d).abs();
+            let error = 255. * (apart(0) + apart(1)) + rounding;
+            let ratios = [a_scale / y_scale, b_scale / y_scale];
+            (2. * d * error < 1.).then_some(Self { numerators, denominator, ratios })
+        })
+    }
+
+    /// The code of a sum; `a` and `b` are codes less their zero points, -255 to 255.
+    #[inline]
+    pub fn code(self, a: i32, b: i32, zero_point: i8) -> i8 {
+        let (sum, d) = (self.numerators[0] * a + self.numerators[1] * b, self.denominator);
+        // The floor of x + 1/2, which rounds right where there are no ties.
+        let rounded = (2 * sum + d).div_euclid(2 * d);
+        (rounded + i32::from(zero_point)).clamp(-128, 127) as i8
+    }
+
+    /// `[r_a, r_b]`: what a kernel multiplies by.
+    pub const fn ratios(self) -> [f32; 2] {
+        self.ratios
+    }
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -82,6 +136,49 @@ mod tests {
         for (x, w, y) in [(1., -0.5, 1.), (0., 1., 1.), (1., 1., 0.), (f32::NAN, 1., 1.), (f32::MAX, 2., 1.)] {
             assert_eq!(Multiplier::new(x, w, y), None, "{x} {w} {y}");
         }
+    }
+
+    /// Every pair of codes in the orders that engines use: ONNX Runtime joins the zero points into one constant, others
+    /// dequantise, add and quantise, with a division or a reciprocal.
+    #[test]
+    fn sums_have_one_code_in_every_order_of_operations() {
+        let scales = [(41., 77., 63.), (1., 1., 1.), (63., 1., 63.), (250., 250., 63.), (1., 100., 37.), (126., 63., 63.)];
+        for ((a, b, y), step) in scales.into_iter().zip([0.0123457f32, 0.1, 3e-5, 0.7, 0.0078125, 0.0313]) {
+            // Some units in the last place off, as the exporter leaves them.
+            let scales = [a * step, b * step * (1. + 9e-7), y * step * (1. - 9e-7)];
+            let (a_scale, b_scale, y_scale) = (scales[0], scales[1], scales[2]);
+            let sum = Sum::new(a_scale, b_scale, y_scale).unwrap();
+            let [r_a, r_b] = sum.ratios();
+            for (zero_a, zero_b, zero_y) in [(0, 0, 0), (-128, 0, -128), (-128, -128, 0)] {
+                let (fa, fb, fy) = (zero_a as f32, zero_b as f32, f32::from(zero_y as i8));
+                let constant = fy - (r_a * fa + r_b * fb);
+                for (a, b) in (-128..128).flat_map(|a| (-128..128).map(move |b| (a, b))) {
+                    let expected = sum.code(a - zero_a, b - zero_b, zero_y as i8);
+                    let (x, z) = ((a - zero_a) as f32, (b - zero_b) as f32);
+                    let real = x * a_scale + z * b_scale;
+                    let orders = [
+                        real / y_scale + fy,
+                        real * (1. / y_scale) + fy,
+                        a as f32 * r_a + (b as f32 * r_b + constant),
+                        r_a.mul_add(x, r_b * z) + fy,
+                        (a_scale * (1. / y_scale)).mul_add(a as f32 - fa, z * r_b) + fy,
+                    ];
+                    for order in orders {
+                        assert_eq!(order.round_ties_even().clamp(-128., 127.) as i8, expected, "{scales:?} {a} {b}");
+                        assert_eq!((order + 0.5).floor().clamp(-128., 127.) as i8, expected, "{scales:?} {a} {b}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_near_a_tie_are_refused() {
+        for (a, b, y) in [(1., 1., 2.), (0.5, 1., 1.), (1., 0.7071068, 1.), (5., 4., 1.), (1., 1., 0.), (-1., 1., 1.)] {
+            assert_eq!(Sum::new(a, b, y), None, "{a} {b} {y}");
+        }
+        assert_eq!(Sum::new(2., 1., 3.).unwrap().code(2, -1, -128), -127);
+        assert_eq!(Sum::new(2., 1., 1.).unwrap().code(100, 100, 0), 127);
     }
 
     #[test]

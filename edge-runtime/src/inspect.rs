@@ -196,7 +196,7 @@ fn words(op: &Op) -> String {
         }
         Op::Deconv(deconv) => format!("transposed conv {}, stride {}", size(deconv.kernel), size(deconv.stride)),
         Op::Norm { .. } => "norm".into(),
-        Op::Add => "add".into(),
+        Op::Add { .. } => "add".into(),
         Op::Concat => "concat".into(),
         Op::MaxPool { size: block } => format!("max pool {}", size(*block)),
         Op::Upsample { factor } => format!("up-sample {}", size(*factor)),

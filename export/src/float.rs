@@ -48,7 +48,7 @@ impl<'a> Writer<'a> {
             Op::Conv(conv) => self.conv(index, conv, inputs[0], &name),
             Op::Deconv(deconv) => self.deconv(index, deconv, inputs[0], &name),
             Op::Norm { activation } => self.affine(index, inputs[0], *activation, &name),
-            Op::Add => drop(self.graph.node("Add", &name, &inputs, vec![])),
+            Op::Add { activation } => self.add(&inputs, *activation, &name),
             Op::Concat => drop(self.graph.node("Concat", &name, &inputs, vec![int("axis", 1)])),
             Op::MaxPool { size } => max_pool(&mut self.graph, spatial(spec, size), inputs[0], &name),
             Op::Upsample { factor } => upsample(&mut self.graph, spatial(spec, factor), inputs[0], &name),
@@ -155,6 +155,12 @@ impl<'a> Writer<'a> {
         let last = if activation == Activation::None { name.to_string() } else { format!("{name}/norm") };
         let normed = self.graph.node("Add", &last, &[&scaled, &shift], vec![]);
         self.activate(&normed, activation, name);
+    }
+
+    fn add(&mut self, inputs: &[&str], activation: Activation, name: &str) {
+        let last = if activation == Activation::None { name.to_string() } else { format!("{name}/sum") };
+        let sum = self.graph.node("Add", &last, inputs, vec![]);
+        self.activate(&sum, activation, name);
     }
 
     /// Nothing for the identity: then `input` already bears the name.

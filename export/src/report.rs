@@ -132,7 +132,7 @@ fn kind(op: &Op) -> &'static str {
         Op::Conv(_) => "conv",
         Op::Deconv(_) => "deconv",
         Op::Norm { .. } => "norm",
-        Op::Add => "add",
+        Op::Add { .. } => "add",
         Op::Concat => "concat",
         Op::MaxPool { .. } => "pool",
         Op::Upsample { .. } => "upsample",

@@ -47,7 +47,9 @@ fn step(layer: &Layer, inputs: &[&Values<f64>], shape: Shape, tensors: &Tensors,
             finish(sum, layer, deconv.norm, deconv.activation, tensors, modality)
         }
         Op::Norm { activation } => finish(input.clone(), layer, true, *activation, tensors, modality),
-        Op::Add => Values::build(shape, |c, position| inputs[0].at(c, position) + inputs[1].at(c, position)),
+        Op::Add { activation } => Values::build(shape, |c, position| {
+            activate(inputs[0].at(c, position) + inputs[1].at(c, position), *activation)
+        }),
         Op::Concat => Values::concat(inputs),
         Op::MaxPool { size } => input.max_pool(*size),
         Op::Upsample { factor } => input.upsample(*factor),

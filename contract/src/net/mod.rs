@@ -64,8 +64,11 @@ pub enum Op {
         /// Applied after the norm.
         activation: Activation,
     },
-    /// Element-wise sum of two values of one shape.
-    Add,
+    /// Element-wise sum of two values of one shape, then activation.
+    Add {
+        /// Applied to the sum: the last ReLU of a residual block.
+        activation: Activation,
+    },
     /// Joins channels in the order of the inputs.
     Concat,
     /// Maximum over blocks of `size`, stride `size`.

@@ -113,7 +113,7 @@ impl Layer {
     /// Shape of the output, checked against the inputs.
     fn output(&self, inputs: &[Shape], spatial: Spatial) -> Result<Shape, NetError> {
         let expected = match self.op {
-            Op::Add => (inputs.len() == 2, "2"),
+            Op::Add { .. } => (inputs.len() == 2, "2"),
             Op::Concat => (inputs.len() >= 2, "2 or more"),
             _ => (inputs.len() == 1, "1"),
         };
@@ -168,7 +168,7 @@ fn transform(op: &Op, inputs: &[Shape]) -> Result<Shape, &'static str> {
             Ok(Shape { channels: deconv.out_channels, size: scaled(deconv.stride)? })
         }
         Op::Norm { .. } => Ok(inputs[0]),
-        Op::Add => {
+        Op::Add { .. } => {
             need(inputs[0] == inputs[1], "both summands must have one shape")?;
             Ok(inputs[0])
         }
@@ -230,7 +230,7 @@ mod tests {
             (net(vec![]), "no layers"),
             (net(vec![("a", vec![0], relu.clone()), ("a", vec![1], relu.clone())]), "'a' occurs twice"),
             (net(vec![("a", vec![1], relu.clone())]), "reads value 1"),
-            (net(vec![("a", vec![0], Op::Add)]), "1 inputs, expected 2"),
+            (net(vec![("a", vec![0], Op::Add { activation: Activation::None })]), "1 inputs, expected 2"),
             (net(vec![("a", vec![0], Op::MaxPool { size: [1, 4, 4] })]), "divide the size"),
             (net(vec![("a", vec![0], Op::PixelShuffle { factor: 3 })]), "squared factor"),
             (net(vec![("a", vec![0], Op::Conv(Conv::plane(8, 2)))]), "odd"),

@@ -214,9 +214,9 @@ pub fn unfolded(spec: &ModelSpec, tensors: &Tensors, modality: Modality, image: 
                 sums.clone_from(source);
                 *activation
             }
-            Op::Add => {
+            Op::Add { activation } => {
                 sums = source.iter().zip(&values[layer.inputs[1]]).map(|(a, b)| a + b).collect();
-                Activation::None
+                *activation
             }
             op => {
                 let inputs: Vec<_> = layer.inputs.iter().map(|&value| (shapes[value], &values[value])).collect();

@@ -43,7 +43,7 @@ impl Network {
                     activate(normalise(spread(x, deconv, parts, spatial, &size), norm, train), deconv.activation)
                 }
                 Op::Norm { activation } => activate(normalise(x.shallow_clone(), norm, train), *activation),
-                Op::Add => x + inputs[1],
+                Op::Add { activation } => activate(x + inputs[1], *activation),
                 Op::Concat => Tensor::cat(&inputs, 1),
                 Op::MaxPool { size } => pool(x, &axes(spatial, *size)),
                 Op::Upsample { .. } => upsample(x, &axes(spatial, self.shapes[index + 1].size)),

@@ -155,7 +155,7 @@ fn apply(op: Op, image: &Tensor, weights: &[f32]) -> Tensor {
         name: "one".into(),
         spatial,
         input,
-        layers: vec![Layer { name: "a".into(), inputs: vec![0; if op == Op::Add { 2 } else { 1 }], op }],
+        layers: vec![Layer { name: "a".into(), inputs: vec![0; if matches!(op, Op::Add { .. }) { 2 } else { 1 }], op }],
     };
     let network = network(&net, Norms::PerModality);
     if let Some(weight) = &network.parts[0].weight {
@@ -219,7 +219,8 @@ fn small_operations_move_values_where_they_should() {
     let upsampled = apply(Op::Upsample { factor: [1, 3, 2] }, &image, &[]);
     let pooled = apply(Op::MaxPool { size: [1, 2, 1] }, &image, &[]);
     let leaky = apply(Op::Norm { activation: Activation::LeakyRelu(0.2) }, &image, &[]);
-    let doubled = apply(Op::Add, &image, &[]);
+    let doubled = apply(Op::Add { activation: Activation::None }, &image, &[]);
+    let rectified = apply(Op::Add { activation: Activation::Relu }, &image, &[]);
     assert_eq!(padded.size(), [1, 7, 2, 2]);
     assert_eq!(values(&padded.narrow(1, 1, 1)), [0.; 4]);
     assert_eq!(values(&padded.narrow(1, 6, 1)), [0.; 4]);
@@ -232,6 +233,7 @@ fn small_operations_move_values_where_they_should() {
                 assert_eq!(padded.double_value(&[0, channel + 2, row, column]), value);
                 assert_eq!(upsampled.double_value(&[0, channel, 3 * row + 2, 2 * column + 1]), value);
                 assert_eq!(doubled.double_value(&[0, channel, row, column]), 2. * value);
+                assert_eq!(rectified.double_value(&[0, channel, row, column]), (2. * value).max(0.));
                 assert_eq!(
                     pooled.double_value(&[0, channel, 0, column]),
                     x(channel, 0, column).max(x(channel, 1, column))

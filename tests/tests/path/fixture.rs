@@ -138,7 +138,7 @@ fn pre_activated() -> Net {
         layer("a", &[2], Op::Conv(Conv { activation: leaky, ..Conv::plane(10, 3) })),
         layer("b", &[3], Op::Conv(Conv { dilation: [1, 2, 2], ..plain(10, 3) })),
         layer("pad", &[1], Op::PadChannels { front: 1, back: 3 }),
-        layer("sum", &[5, 4], Op::Add),
+        layer("sum", &[5, 4], Op::Add { activation: Activation::None }),
         layer("pool", &[6], Op::MaxPool { size: [1, 2, 2] }),
         layer(
             "mirrored",
