@@ -110,6 +110,19 @@ pub fn random(net: &Net, modalities: &[Modality], seed: u64) -> Tensors {
     Tensors(tensors)
 }
 
+/// Codes of one image: a blob on a ground, and noise.
+pub fn image(net: &Net, seed: u64) -> Vec<i8> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let [_, height, width] = net.input.size;
+    let (row, column) = (rng.random_range(0..height), rng.random_range(0..width));
+    let code = |index: usize| {
+        let (y, x) = (index / width % height, index % width);
+        let blob = if y.abs_diff(row) + x.abs_diff(column) < height.min(width) / 2 { 70 } else { -70 };
+        (blob + rng.random_range(-90..=90)).clamp(-128, 127) as i8
+    };
+    (0..net.input.elements()).map(code).collect()
+}
+
 fn weight_sizes(layer: &Layer, inputs: usize, spatial: Spatial) -> Option<(Vec<usize>, usize)> {
     let (first, second, kernel, fan_in) = match &layer.op {
         Op::Conv(conv) => (conv.out_channels, inputs / conv.groups, conv.kernel, inputs / conv.groups),

@@ -17,13 +17,17 @@ pub fn value_name(spec: &ModelSpec, index: usize) -> &str {
     }
 }
 
+/// The image axes of a size.
+pub fn spatial<'s>(spec: &ModelSpec, size: &'s [usize; 3]) -> &'s [usize] {
+    match spec.net.spatial {
+        Spatial::D2 => &size[1..],
+        Spatial::D3 => size,
+    }
+}
+
 /// `[1, channels, (d,) h, w]` of a value.
 pub fn dims(spec: &ModelSpec, shape: &contract::net::Shape) -> Vec<usize> {
-    let size = match spec.net.spatial {
-        Spatial::D2 => &shape.size[1..],
-        Spatial::D3 => &shape.size[..],
-    };
-    [&[1, shape.channels], size].concat()
+    [&[1, shape.channels], spatial(spec, &shape.size)].concat()
 }
 
 /// Declares the modality input where the model has both branches. A model with one branch has no such input.

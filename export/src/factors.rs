@@ -14,8 +14,6 @@
 
 /// Products of scales that have to be exact enough are this close to the true quotient, relatively.
 const CLOSE: f64 = 1. / (1 << 26) as f64;
-/// A scale moves by at most this many units in the last place (0.8 %).
-const MAX_MOVES: usize = 1 << 16;
 /// A weight scale moves by at most this many units in the last place (0.1 %).
 const MAX_WEIGHT_MOVES: usize = 1 << 13;
 
@@ -39,16 +37,25 @@ pub fn settle_weight(x: f32, w: f32, y: f32) -> Option<f32> {
     None
 }
 
-/// The scale nearest above `scale` that can be a partner of `inputs` (scales that convolutions into it read) and of
-/// `outputs` (scales that convolutions from it write): its reciprocal, and the quotients with them, are almost exact.
-/// Otherwise their error alone, common to all channels, would keep factors from agreeing.
-pub fn settle_scale(scale: f32, inputs: &[f32], outputs: &[f32]) -> Option<f32> {
+/// The scales that a scale meets in convolutions.
+#[derive(Clone, Debug, Default)]
+pub struct Neighbours {
+    /// Read by convolutions that write it.
+    pub inputs: Vec<f32>,
+    /// Written by convolutions that read it.
+    pub outputs: Vec<f32>,
+}
+
+/// The scale nearest above `scale`, within `max_moves` units in the last place, whose reciprocal, and whose quotients with
+/// its neighbours, are almost exact. Otherwise their error alone, common to all channels, would keep factors from agreeing.
+pub fn settle_scale(scale: f32, neighbours: &Neighbours, max_moves: usize) -> Option<f32> {
+    let Neighbours { inputs, outputs } = neighbours;
     let close = |x: f32, y: f32| {
         let quotient = f64::from(x * (1. / y));
         (quotient * f64::from(y) / f64::from(x) - 1.).abs() <= CLOSE
     };
     let mut scale = scale;
-    for _ in 0..MAX_MOVES {
+    for _ in 0..max_moves {
         let fits =
             close(1., scale) && inputs.iter().all(|&x| close(x, scale)) && outputs.iter().all(|&y| close(scale, y));
         if fits {
@@ -72,8 +79,8 @@ mod tests {
         for _ in 0..200 {
             let x = rng.random_range(0.001f32..0.1);
             let y = rng.random_range(0.001f32..0.1);
-            let z = settle_scale(rng.random_range(0.001f32..0.1), &[], &[]).unwrap();
-            let settled = settle_scale(y, &[x], &[z]).unwrap();
+            let z = settle_scale(rng.random_range(0.001f32..0.1), &Neighbours::default(), 1 << 16).unwrap();
+            let settled = settle_scale(y, &Neighbours { inputs: vec![x], outputs: vec![z] }, 1 << 16).unwrap();
             assert!((settled / y - 1.).abs() < 0.005, "{y} became {settled}");
             for _ in 0..20 {
                 let w = rng.random_range(1e-5f32..1e-1);

@@ -4,14 +4,13 @@
 //! kernels. This file is the reference that int8 is judged by.
 
 use contract::{
-    ModelSpec,
     names::{IMAGE, LABELS, LOGITS},
-    net::{Activation, Conv, Deconv, Op, Padding, Spatial},
+    net::{Activation, Conv, Deconv, Op, Padding},
 };
 use tract_onnx::pb::ModelProto;
 
 use crate::{
-    branch::{declare_modality, dims, row_f32, value_name},
+    branch::{declare_modality, dims, row_f32, spatial, value_name},
     fold::Folded,
     onnx::{Element, Graph, float, int, ints, text},
 };
@@ -172,14 +171,6 @@ impl<'a> Writer<'a> {
                 self.graph.node("LeakyRelu", name, &[input], vec![float("alpha", slope)]);
             }
         }
-    }
-}
-
-/// The image axes of a size.
-fn spatial<'s>(spec: &ModelSpec, size: &'s [usize; 3]) -> &'s [usize] {
-    match spec.net.spatial {
-        Spatial::D2 => &size[1..],
-        Spatial::D3 => size,
     }
 }
 

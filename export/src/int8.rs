@@ -8,13 +8,14 @@
 //! * tract runs QDQ convolutions in f32; hence `QLinearConv` for our own path.
 
 use contract::{
+    ModelSpec,
     names::{IMAGE, LABELS, LOGITS},
     net::{Conv, Op},
 };
 use tract_onnx::pb::{AttributeProto, ModelProto};
 
 use crate::{
-    branch::{declare_modality, dims, row_f32, row_i32, value_name},
+    branch::{declare_modality, dims, row_f32, row_i32, spatial, value_name},
     float::{max_pool, upsample},
     fold::Folded,
     onnx::{Element, Graph, int, ints},
@@ -30,7 +31,7 @@ pub enum Format {
     Qdq,
 }
 
-/// The int8 model; inputs `image` (codes `[1, slices, h, w]`) and `modality`, outputs `logits` (codes) and `labels`.
+/// The int8 model; inputs `image` (codes `[1, slices, (d,) h, w]`) and `modality`, outputs `logits` (codes) and `labels`.
 ///
 /// # Panics
 /// If QDQ is asked for with more than one branch.
@@ -93,7 +94,9 @@ impl<'a> Writer<'a> {
             layer.inputs.iter().map(|&value| value_name(&self.folded.spec, value).to_string()).collect();
         match &layer.op {
             Op::Conv(conv) => self.qlinear_conv(index, conv, &inputs[0], &name),
-            op => move_codes(&mut self.graph, op, &inputs, &name),
+            // The standard has no sum of codes, but what it has means one, and ONNX Runtime fuses it.
+            Op::Add { .. } => self.reals(index),
+            op => move_codes(&mut self.graph, &self.folded.spec, op, &inputs, &name),
         }
     }
 
@@ -106,7 +109,7 @@ impl<'a> Writer<'a> {
         let w_scale = row_f32(&mut self.graph, &format!("{name}/step"), &[channels], &codes.scales);
         let bias = row_i32(&mut self.graph, &format!("{name}/bias"), &[channels], &codes.biases);
         let inputs = [input, &x_scale, &x_zero, &weight, &w_scale, WEIGHT_ZERO, &y_scale, &y_zero, &bias];
-        self.graph.node("QLinearConv", name, &inputs, conv_attributes(conv));
+        self.graph.node("QLinearConv", name, &inputs, conv_attributes(&self.folded.spec, conv));
     }
 
     /// Emits a layer as float operations between `DequantizeLinear` and `QuantizeLinear`.
@@ -122,7 +125,11 @@ impl<'a> Writer<'a> {
         let output = format!("{name}/real");
         match &layer.op {
             Op::Conv(conv) => self.dequantised_conv(index, conv, &inputs[0], &output),
-            op => move_codes(&mut self.graph, op, &inputs, &output),
+            // Here as well, ReLU is the saturation of QuantizeLinear at its zero point.
+            Op::Add { .. } => {
+                self.graph.node("Add", &output, &[&inputs[0], &inputs[1]], vec![]);
+            }
+            op => move_codes(&mut self.graph, &self.folded.spec, op, &inputs, &output),
         }
         let (scale, zero) = self.scale_of(index + 1);
         self.graph.node("QuantizeLinear", &name, &[&output, &scale, &zero], vec![]);
@@ -145,7 +152,7 @@ impl<'a> Writer<'a> {
         let b_scale = graph.f32s(&format!("{output}/bias_step"), &[channels], &steps);
         let bias = graph.node("DequantizeLinear", &format!("{output}/bias"), &[&bias, &b_scale], axis);
         // ReLU is the saturation of QuantizeLinear at its zero point.
-        graph.node("Conv", output, &[input, &weight, &bias], conv_attributes(conv));
+        graph.node("Conv", output, &[input, &weight, &bias], conv_attributes(&self.folded.spec, conv));
     }
 
     fn conv_codes(&self, index: usize) -> &'a QuantisedConv {
@@ -153,23 +160,24 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn conv_attributes(conv: &Conv) -> Vec<AttributeProto> {
+fn conv_attributes(spec: &ModelSpec, conv: &Conv) -> Vec<AttributeProto> {
     let pads = conv.pads();
+    let pads = spatial(spec, &pads);
     vec![
-        ints("kernel_shape", &conv.kernel[1..]),
-        ints("strides", &conv.stride[1..]),
-        ints("dilations", &conv.dilation[1..]),
-        ints("pads", &[pads[1], pads[2], pads[1], pads[2]]),
+        ints("kernel_shape", spatial(spec, &conv.kernel)),
+        ints("strides", spatial(spec, &conv.stride)),
+        ints("dilations", spatial(spec, &conv.dilation)),
+        ints("pads", &[pads, pads].concat()),
         int("group", conv.groups as i64),
     ]
 }
 
 /// Operations that move values without changing them, the same for codes and reals.
-fn move_codes(graph: &mut Graph, op: &Op, inputs: &[String], name: &str) {
+fn move_codes(graph: &mut Graph, spec: &ModelSpec, op: &Op, inputs: &[String], name: &str) {
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     match op {
-        Op::MaxPool { size } => max_pool(graph, &size[1..], inputs[0], name),
-        Op::Upsample { factor } => upsample(graph, &factor[1..], inputs[0], name),
+        Op::MaxPool { size } => max_pool(graph, spatial(spec, size), inputs[0], name),
+        Op::Upsample { factor } => upsample(graph, spatial(spec, factor), inputs[0], name),
         Op::Concat => drop(graph.node("Concat", name, &inputs, vec![int("axis", 1)])),
         other => unreachable!("{other:?} has been refused when quantising"),
     }

@@ -16,12 +16,14 @@ mod export;
 pub mod factors;
 pub mod float;
 pub mod fold;
+pub mod groups;
 pub mod inspect;
 pub mod int8;
 pub mod onnx;
 pub mod quantise;
 pub mod report;
 pub mod samples;
+pub mod sums;
 
 pub use checkpoint::Checkpoint;
 pub use error::ExportError;

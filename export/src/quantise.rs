@@ -1,19 +1,18 @@
 //! Folded network and observed ranges to int8: weights once for all modalities, scales and biases per modality.
 //!
-//! Activations: a value that a ReLU made has zero point -128, so that saturation is the ReLU and all 256 codes serve;
-//! the others are symmetric. Pooling, up-sampling and joining move codes without
-//! changing them, so their values form one group with one scale. The image's codes are the contract's.
+//! The scales of activations are chosen in [`crate::groups`]; here are the weights, and what int8 refuses.
 
 use contract::{
     Modality,
-    net::{Activation, Conv, Layer, Op, Padding, Spatial},
+    net::{Activation, Conv, Layer, Op, Padding},
 };
 
 use crate::{
     ExportError,
     calibrate::Range,
-    factors::{agrees, settle_scale, settle_weight},
+    factors::{agrees, settle_weight},
     fold::{Affine, Folded},
+    groups::{self, Group},
 };
 
 /// Largest magnitude of weight codes: symmetric, without -128.
@@ -31,15 +30,6 @@ pub struct Quantised {
     pub convs: Vec<Option<QuantisedConv>>,
 }
 
-/// Values that share their scale.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Group {
-    /// Real per code step, one per modality of the spec.
-    pub scales: Vec<f32>,
-    /// Code of real 0.
-    pub zero_point: i8,
-}
-
 /// A convolution in int8.
 pub struct QuantisedConv {
     /// Codes in [-127, 127], shape as in the checkpoint.
@@ -54,9 +44,7 @@ impl Quantised {
     /// Quantises; `ranges[modality][value]` as [`crate::calibrate::observe`] returns them.
     pub fn new(folded: &Folded, ranges: &[Vec<Range>]) -> Result<Self, ExportError> {
         check_supported(folded)?;
-        let group_of = group_values(folded);
-        let mut groups = plan_groups(folded, &group_of, ranges)?;
-        settle_groups(folded, &group_of, &mut groups)?;
+        let (group_of, groups) = groups::plan(folded, ranges)?;
         let conv = |(index, layer): (usize, &Layer)| match &layer.op {
             Op::Conv(_) => {
                 let (x, y) = (&groups[group_of[layer.inputs[0]]], &groups[group_of[index + 1]]);
@@ -79,7 +67,6 @@ fn check_supported(folded: &Folded) -> Result<(), ExportError> {
     let net = &folded.spec.net;
     for layer in &net.layers {
         let (what, reason) = match &layer.op {
-            _ if net.spatial == Spatial::D3 => ("3D", "int8 covers 2D networks; use the f32 file"),
             Op::Conv(Conv { padding: Padding::Symmetric, .. }) => ("mirrored padding", "QLinearConv pads with zero"),
             Op::Conv(Conv { activation: Activation::LeakyRelu(_), .. }) => {
                 ("leaky ReLU", "only ReLU is a saturation; train with ReLU")
@@ -88,119 +75,16 @@ fn check_supported(folded: &Folded) -> Result<(), ExportError> {
                 "convolution with one output channel",
                 "engines round a single factor in fixed point; use two channels",
             ),
-            Op::Conv(_) | Op::MaxPool { .. } | Op::Upsample { .. } | Op::Concat => continue,
+            Op::Add { activation: Activation::LeakyRelu(_) } => {
+                ("sum with leaky ReLU", "only ReLU is a saturation; train with ReLU")
+            }
+            Op::Conv(_) | Op::Add { .. } | Op::MaxPool { .. } | Op::Upsample { .. } | Op::Concat => continue,
             Op::Deconv(_) => ("transposed convolution", "use up-sampling and a convolution"),
             Op::PixelShuffle { .. } => ("pixel shuffle", "use up-sampling and a convolution"),
             Op::PadChannels { .. } => ("channel padding", "use a 1x1 convolution"),
             Op::Norm { .. } => ("norm that follows no convolution", "put norms behind convolutions"),
-            Op::Add => ("sum", "join and convolve instead"),
         };
         return Err(ExportError::Unsupported { layer: layer.name.clone(), what, format: "int8", reason });
-    }
-    Ok(())
-}
-
-/// Group number of each value: values whose codes are copied into one another share one.
-fn group_values(folded: &Folded) -> Vec<usize> {
-    let layers = &folded.spec.net.layers;
-    let mut root: Vec<usize> = (0..=layers.len()).collect();
-    for (index, layer) in layers.iter().enumerate() {
-        if matches!(layer.op, Op::Conv(_)) {
-            continue;
-        }
-        for &input in &layer.inputs {
-            let (from, to) = (root[input].max(root[index + 1]), root[input].min(root[index + 1]));
-            root.iter_mut().filter(|value| **value == from).for_each(|value| *value = to);
-        }
-    }
-    let mut roots = root.clone();
-    roots.sort_unstable();
-    roots.dedup();
-    root.iter().map(|value| roots.binary_search(value).expect("every value has its root")).collect()
-}
-
-fn plan_groups(folded: &Folded, group_of: &[usize], ranges: &[Vec<Range>]) -> Result<Vec<Group>, ExportError> {
-    let net = &folded.spec.net;
-    let count = group_of.iter().max().map_or(0, |last| last + 1);
-    (0..count)
-        .map(|group| {
-            let makers = || net.layers.iter().enumerate().filter(|&(index, _)| group_of[index + 1] == group);
-            let convs: Vec<(usize, &Layer, &Conv)> = makers()
-                .filter_map(|(index, layer)| match &layer.op {
-                    Op::Conv(conv) => Some((index, layer, conv)),
-                    _ => None,
-                })
-                .collect();
-            let refuse = |layer: &Layer, reason| ExportError::Unsupported {
-                layer: layer.name.clone(),
-                what: "join",
-                format: "int8",
-                reason,
-            };
-            if group_of[0] == group {
-                // The image's codes are fixed by the intensity rule.
-                if let Some((_, layer, _)) = convs.first() {
-                    return Err(refuse(layer, "its output is joined with the image, whose scale is fixed"));
-                }
-                return Ok(Group { scales: vec![folded.spec.intensity.scale; ranges.len()], zero_point: 0 });
-            }
-            let rectified = convs.iter().filter(|(_, _, conv)| conv.activation == Activation::Relu).count();
-            if rectified != 0 && rectified != convs.len() {
-                return Err(refuse(convs[0].1, "values with and without ReLU are joined"));
-            }
-            let union = |modality: &Vec<Range>| {
-                let start = Range { min: 0., max: 0. };
-                convs.iter().fold(start, |range, (index, _, _)| range.union(modality[index + 1]))
-            };
-            let ranges: Vec<Range> = ranges.iter().map(union).collect();
-            Ok(if rectified > 0 { rectified_group(&ranges) } else { signed_group(&ranges) })
-        })
-        .collect()
-}
-
-/// Code -128 is 0, code 127 the largest value.
-fn rectified_group(ranges: &[Range]) -> Group {
-    Group { scales: ranges.iter().map(|range| visible(range.max) / 255.).collect(), zero_point: -128 }
-}
-
-/// Symmetric: the same zero point for every modality, whatever their ranges.
-fn signed_group(ranges: &[Range]) -> Group {
-    Group { scales: ranges.iter().map(|range| visible(range.max.max(-range.min)) / 127.).collect(), zero_point: 0 }
-}
-
-/// A layer that was never active still needs a scale; any will do.
-fn visible(largest: f32) -> f32 {
-    if largest > 1e-6 { largest } else { 1. }
-}
-
-/// Moves scales, in the order in which they are first made, until the factors of all convolutions can agree.
-fn settle_groups(folded: &Folded, group_of: &[usize], groups: &mut [Group]) -> Result<(), ExportError> {
-    let net = &folded.spec.net;
-    // Pairs of groups that a convolution reads and writes, and the layer that does.
-    let pairs: Vec<(usize, usize)> = net
-        .layers
-        .iter()
-        .enumerate()
-        .filter(|(_, layer)| matches!(layer.op, Op::Conv(_)))
-        .map(|(index, layer)| (group_of[layer.inputs[0]], group_of[index + 1]))
-        .collect();
-    for (row, &modality) in folded.spec.modalities.iter().enumerate() {
-        let mut settled = vec![group_of[0]];
-        for (index, layer) in net.layers.iter().enumerate() {
-            let group = group_of[index + 1];
-            if settled.contains(&group) {
-                continue;
-            }
-            let known = |other: usize| settled.contains(&other).then(|| groups[other].scales[row]);
-            let inputs: Vec<f32> =
-                pairs.iter().filter(|pair| pair.1 == group).filter_map(|pair| known(pair.0)).collect();
-            let outputs: Vec<f32> =
-                pairs.iter().filter(|pair| pair.0 == group).filter_map(|pair| known(pair.1)).collect();
-            let scale = groups[group].scales[row];
-            let failed = || ExportError::Factor { layer: layer.name.clone(), modality, factor: scale };
-            groups[group].scales[row] = settle_scale(scale, &inputs, &outputs).ok_or_else(failed)?;
-            settled.push(group);
-        }
     }
     Ok(())
 }

@@ -16,10 +16,12 @@ use export::{
     calibrate::{Method, observe},
     engine::reals,
     export_float, export_int8,
+    inspect::Summary,
     int8::Format,
     onnx::encode,
     quantise::Quantised,
 };
+use sha2::{Digest, Sha256};
 
 /// The Python that has ONNX Runtime, if there is one.
 fn python() -> Option<PathBuf> {
@@ -78,7 +80,7 @@ fn int8_has_the_same_bits_in_onnx_runtime_and_in_nested_loops() {
     let Some(python) = python() else { return };
     let (mut runs, mut expected) = (vec![], vec![]);
     for (net, seed) in
-        [(Net::compact(1, 5, 4, 32, 48), 21), (Net::compact(3, 5, 6, 48, 32), 22), (support::mixed(), 23)]
+        [(Net::compact(1, 5, 4, 32, 48), 21), (Net::compact_dilated(3, 5, 6, 48, 32), 22), (support::mixed(), 23)]
     {
         let spec = support::spec(net);
         let (_, folded) = fold(&spec, seed);
@@ -130,12 +132,47 @@ fn single_branches_run_in_both_spellings() {
     }
 }
 
+/// What the program writes for other toolchains: one branch, in both spellings, with residual sums in it.
+#[test]
+fn the_programs_single_branches_run_and_answer_their_golden_image() {
+    let Some(python) = python() else { return };
+    let spec = support::spec(Net::compact_dilated(1, 5, 4, 32, 32));
+    let folder = support::workplace(&spec);
+    let (mut runs, mut digests) = (vec![], vec![]);
+    for modality in Modality::ALL {
+        for format in ["qoperator", "qdq"] {
+            let out = folder.path().join(format!("{modality}.{format}.onnx"));
+            let data = folder.path().join(modality.name());
+            let mut program = Command::new(env!("CARGO_BIN_EXE_gantry-export"));
+            program.arg("onnx").arg(folder.path().join("checkpoint.safetensors")).arg("--out").arg(&out);
+            program.arg(format!("--{modality}")).arg(data);
+            let output = program.args(["--specialise", modality.name(), "--format", format]).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let model = fs::read(&out).unwrap();
+            digests.extend(Summary::new(&out, &model).unwrap().manifest.golden);
+            let mut image = vec![0; spec.net.input.elements()];
+            contract::golden::codes(modality, spec.grid.height, spec.grid.width, &mut image);
+            runs.push(Run { model, kind: "int8", modality: None, image: bytes_of(&image) });
+        }
+    }
+    let answers = onnx_runtime(&python, &runs);
+    for (pair, golden) in answers.chunks_exact(2).zip(&digests) {
+        let digest: String = Sha256::digest(&pair[0].0).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, golden.logits_sha256, "{}", golden.modality);
+        let apart = pair[0].0.iter().zip(&pair[1].0).map(|(&a, &b)| (a as i8).abs_diff(b as i8)).max().unwrap();
+        assert!(apart <= 2, "{}: QDQ is {apart} steps from QLinearConv", golden.modality);
+    }
+    assert_eq!(digests.len(), 2, "a QDQ file has no digests");
+}
+
 /// The f32 file of every family, with its own operations, against nested loops in f64.
 #[test]
 fn f32_files_of_all_families_equal_the_trained_networks() {
     let Some(python) = python() else { return };
     let nets = [
         Net::compact(3, 5, 4, 32, 48),
+        Net::compact_dilated(3, 5, 4, 32, 48),
+        Net::compact3d(5, 4, 8, 16, 24),
         support::mixed(),
         support::narrowed(Net::dilated2d(5, 32, 40), 8),
         support::narrowed(Net::unet3d(5, 8, 16, 24), 8),

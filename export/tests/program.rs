@@ -8,37 +8,16 @@ use std::{
     process::{Command, Output},
 };
 
-use contract::{LabelMap, Modality, manifest::Manifest};
+use contract::manifest::Manifest;
 use export::report::Report;
-use tempfile::TempDir;
-use volume::{DatasetWriter, Geometry, Split};
 
 fn program(arguments: &[&Path]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gantry-export")).args(arguments).output().unwrap()
 }
 
-/// A folder with a checkpoint and two small data sets.
-fn workplace() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let spec = support::compact(4, 32, 32);
-    let bytes = support::checkpoint_bytes(&spec, &support::tensors(&spec, 51));
-    fs::write(folder.path().join("checkpoint.safetensors"), bytes).unwrap();
-    let affine = [[2., 0., 0., 0.], [0., 2., 0., 0.], [0., 0., 5., 0.]];
-    let geometry = Geometry::new([48, 40, 6], affine).unwrap();
-    for modality in Modality::ALL {
-        let mut writer =
-            DatasetWriter::create(folder.path().join(modality.name()), modality, &LabelMap::abdomen()).unwrap();
-        let offset = if modality == Modality::Ct { -500 } else { 0 };
-        let raw: Vec<i16> = (0..48 * 40 * 6).map(|i| (i * 7919 % 1009) as i16 + offset).collect();
-        writer.add(Split::Train, "one", &geometry, &raw, &vec![0; raw.len()]).unwrap();
-        writer.finish().unwrap();
-    }
-    folder
-}
-
 #[test]
 fn both_files_and_the_report_appear_and_speak_for_themselves() {
-    let folder = workplace();
+    let folder = support::workplace(&support::compact(4, 32, 32));
     let at = |name: &str| folder.path().join(name);
     let (checkpoint, ct, mr, out, report) =
         (at("checkpoint.safetensors"), at("ct"), at("mr"), at("m.onnx"), at("r.json"));
@@ -70,7 +49,7 @@ fn both_files_and_the_report_appear_and_speak_for_themselves() {
 
 #[test]
 fn what_is_wrong_is_named_and_nothing_is_left_behind() {
-    let folder = workplace();
+    let folder = support::workplace(&support::compact(4, 32, 32));
     let at = |name: &str| folder.path().join(name);
     let checkpoint = at("checkpoint.safetensors");
     fs::write(at("noise"), [7; 100]).unwrap();

@@ -8,7 +8,7 @@ use std::fmt;
 use contract::{
     Modality, Net, names,
     net::{Activation, Conv, Layer, Op, Shape},
-    quant::{Multiplier, requantise},
+    quant::{Multiplier, Sum, requantise},
 };
 
 use super::{Values, source};
@@ -86,10 +86,7 @@ fn step(
     match &layer.op {
         Op::Conv(conv) => {
             let constants = constants(file, output, modality)?;
-            if constants.x != (input.scale, input.zero_point) {
-                let made = (input.scale, input.zero_point);
-                return Err(format!("reads codes of {:?} but they were made with {made:?}", constants.x));
-            }
+            same_scale(constants.x, input)?;
             convolve(&input.values, conv, &constants, shape)
         }
         Op::MaxPool { size } => Ok(moved(input.values.max_pool(*size))),
@@ -102,7 +99,65 @@ fn step(
             }
             Ok(moved(Values::concat(&inputs.iter().map(|codes| &codes.values).collect::<Vec<_>>())))
         }
-        Op::Deconv(_) | Op::Norm { .. } | Op::Add => Err("has no int8 form yet".into()),
+        Op::Add { activation } => add(file, output, [inputs[0], inputs[1]], *activation, modality),
+        Op::Deconv(_) | Op::Norm { .. } => Err("has no int8 form yet".into()),
+    }
+}
+
+/// What the file spells as `DequantizeLinear` twice, `Add` and `QuantizeLinear`.
+fn add(
+    file: &ModelFile,
+    output: &str,
+    inputs: [&Codes; 2],
+    activation: Activation,
+    modality: Modality,
+) -> Result<Codes, String> {
+    let (real, (scale, zero_point)) = input_and_scale(file, output, "QuantizeLinear", modality)?;
+    let sum = file.maker(real).filter(|node| node.op == "Add" && node.inputs.len() == 2);
+    let sum = sum.ok_or_else(|| format!("'{real}' is no sum of two values"))?;
+    for (summand, input) in sum.inputs.iter().zip(inputs) {
+        let (_, read) = input_and_scale(file, summand, "DequantizeLinear", modality)?;
+        same_scale(read, input)?;
+    }
+    let [a, b] = inputs;
+    let rule = Sum::new(a.scale, b.scale, scale).ok_or_else(|| {
+        format!("engines may disagree about the sum of codes of {:e} and {:e} in codes of {scale:e}", a.scale, b.scale)
+    })?;
+    let floor = floor(activation, zero_point)?;
+    let above_zero = |codes: &Codes, index: usize| i32::from(codes.values.data[index]) - i32::from(codes.zero_point);
+    let code = |index| rule.code(above_zero(a, index), above_zero(b, index), zero_point).max(floor);
+    let data = (0..a.values.data.len()).map(code).collect();
+    Ok(Codes { values: Values::new(a.values.shape, data), scale, zero_point })
+}
+
+/// A real floor of 0 is the code of 0. A leak would need a table of its own.
+fn floor(activation: Activation, zero_point: i8) -> Result<i8, String> {
+    match activation {
+        Activation::None => Ok(i8::MIN),
+        Activation::Relu => Ok(zero_point),
+        Activation::LeakyRelu(_) => Err("has no int8 form yet".into()),
+    }
+}
+
+fn same_scale(read: (f32, i8), made: &Codes) -> Result<(), String> {
+    let made = (made.scale, made.zero_point);
+    if read == made { Ok(()) } else { Err(format!("reads codes of {read:?} but they were made with {made:?}")) }
+}
+
+/// Input of the `DequantizeLinear` or `QuantizeLinear` that makes a value, with scale and zero point.
+fn input_and_scale<'f>(
+    file: &'f ModelFile,
+    output: &str,
+    op: &str,
+    modality: Modality,
+) -> Result<(&'f str, (f32, i8)), String> {
+    let node = file.maker(output).ok_or_else(|| format!("the file makes no value '{output}'"))?;
+    match &node.inputs[..] {
+        [input, scale, zero] if node.op == op => {
+            let scale = one(&constant(file, scale, modality)?.f32s())?;
+            Ok((input, (scale, one(&constant(file, zero, modality)?.i8s())?)))
+        }
+        inputs => Err(format!("expected a {op} of 3 inputs, the file has {} of {}", node.op, inputs.len())),
     }
 }
 
@@ -157,12 +212,7 @@ fn convolve(input: &Values<i8>, conv: &Conv, constants: &Constants, shape: Shape
         let multiplier = Multiplier::new(constants.x.0, weight_scale, y_scale);
         multipliers.push(multiplier.ok_or_else(|| format!("channel {channel} has no positive multiplier"))?);
     }
-    // A real floor of 0 is the code of 0. A leak would need a table of its own.
-    let floor = match conv.activation {
-        Activation::None => i8::MIN,
-        Activation::Relu => y_zero,
-        Activation::LeakyRelu(_) => return Err("has no int8 form yet".into()),
-    };
+    let floor = floor(conv.activation, y_zero)?;
     let values = Values::build(shape, |o, position| {
         let sum = constants.bias[o] + taps(input, conv, &constants.weight, x_zero, o, position);
         requantise(sum, multipliers[o], y_zero).max(floor)

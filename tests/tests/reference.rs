@@ -7,8 +7,14 @@ fn image(net: &Net) -> Vec<f32> {
     (0..net.input.elements()).map(|i| ((i * 37 + i / 11) % 255) as f32 / 64. - 2.).collect()
 }
 
-fn families() -> [Net; 3] {
-    [Net::compact(3, 5, 4, 16, 32), Net::dilated2d(5, 16, 24), Net::unet3d(5, 8, 16, 24)]
+fn families() -> [Net; 5] {
+    [
+        Net::compact(3, 5, 4, 16, 32),
+        Net::compact_dilated(3, 5, 4, 16, 24),
+        Net::compact3d(5, 4, 8, 16, 24),
+        Net::dilated2d(5, 16, 24),
+        Net::unet3d(5, 8, 16, 24),
+    ]
 }
 
 #[test]

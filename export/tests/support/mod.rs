@@ -8,12 +8,14 @@ use contract::{
     manifest::{CHECKPOINT_KEY, CheckpointMeta, Provenance},
     names::{self, NormParam},
     net::{Activation, Conv, Deconv, Layer, NORM_EPSILON, Op, Padding, Shape, Spatial},
-    quant::{Multiplier, requantise},
+    quant::{Multiplier, Sum, requantise},
 };
 use export::{Checkpoint, calibrate::Sample, quantise::Quantised};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, tensor::TensorView};
+use tempfile::TempDir;
+use volume::{DatasetWriter, Geometry, Split};
 
 pub type Tensors = HashMap<String, (Vec<usize>, Vec<f32>)>;
 
@@ -43,7 +45,9 @@ pub fn mixed() -> Net {
         layer("join", &[7, 2], Op::Concat),
         layer("e", &[8], Op::Conv(Conv { stride: [1, 2, 2], ..conv(10, 3) })),
         layer("head", &[9], Op::Conv(head)),
-        layer("wide", &[10], Op::Upsample { factor: [1, 2, 2] }),
+        layer("beside", &[9], Op::Conv(Conv { activation: Activation::None, ..conv(5, 1) })),
+        layer("sum", &[10, 11], Op::Add { activation: Activation::Relu }),
+        layer("wide", &[12], Op::Upsample { factor: [1, 2, 2] }),
     ];
     Net { name: "mixed".into(), spatial: Spatial::D2, input: Shape::plane(3, 24, 20), layers }
 }
@@ -118,6 +122,24 @@ pub fn checkpoint_bytes(spec: &ModelSpec, tensors: &Tensors) -> Vec<u8> {
 
 pub fn checkpoint(spec: &ModelSpec, tensors: &Tensors) -> Checkpoint {
     Checkpoint::parse(Path::new("test.safetensors"), &checkpoint_bytes(spec, tensors)).unwrap()
+}
+
+/// A folder with a checkpoint and two small data sets, `ct` and `mr`.
+pub fn workplace(spec: &ModelSpec) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = checkpoint_bytes(spec, &tensors(spec, 51));
+    std::fs::write(folder.path().join("checkpoint.safetensors"), bytes).unwrap();
+    let affine = [[2., 0., 0., 0.], [0., 2., 0., 0.], [0., 0., 5., 0.]];
+    let geometry = Geometry::new([48, 40, 6], affine).unwrap();
+    for modality in Modality::ALL {
+        let mut writer =
+            DatasetWriter::create(folder.path().join(modality.name()), modality, &LabelMap::abdomen()).unwrap();
+        let offset = if modality == Modality::Ct { -500 } else { 0 };
+        let raw: Vec<i16> = (0..48 * 40 * 6).map(|i| (i * 7919 % 1009) as i16 + offset).collect();
+        writer.add(Split::Train, "one", &geometry, &raw, &vec![0; raw.len()]).unwrap();
+        writer.finish().unwrap();
+    }
+    folder
 }
 
 /// Golden codes and flat noise of both modalities.
@@ -295,6 +317,14 @@ pub fn int8(spec: &ModelSpec, quantised: &Quantised, row: usize, image: &[i8]) -
                     requantise(sum, Multiplier::new(x.scales[row], scale, y.scales[row]).unwrap(), y.zero_point)
                 };
                 sums.iter().enumerate().map(code).collect()
+            }
+            Op::Add { .. } => {
+                let [a, b, y] = [layer.inputs[0], layer.inputs[1], index + 1].map(|value| quantised.group(value));
+                let sum = Sum::new(a.scales[row], b.scales[row], y.scales[row]).unwrap();
+                let above = |code: i8, zero: i8| i32::from(code) - i32::from(zero);
+                let pairs = values[layer.inputs[0]].iter().zip(&values[layer.inputs[1]]);
+                let code = |(&x, &z)| sum.code(above(x, a.zero_point), above(z, b.zero_point), y.zero_point);
+                pairs.map(code).collect()
             }
             op => {
                 let inputs: Vec<_> = layer.inputs.iter().map(|&value| (shapes[value], &values[value])).collect();

@@ -139,6 +139,8 @@ pub enum TopologyArgument {
 pub enum NetArgument {
     /// Small U-shaped 2D network for devices
     Compact,
+    /// Small residual 2D network with a dilated block, for devices
+    CompactDilated,
     /// The paper's dilated residual 2D network (39 million weights)
     Dilated2d,
 }
@@ -184,10 +186,11 @@ impl Arguments {
         let (height, width) = self.size;
         let labels = LabelMap::abdomen();
         let net = match self.net {
-            NetArgument::Compact => {
+            NetArgument::Compact | NetArgument::CompactDilated => {
                 let slices = self.slices.unwrap_or(1);
                 ensure!(slices % 2 == 1 && slices <= 15, "--slices {slices}: expected an odd number up to 15");
-                Net::compact(slices, labels.classes(), self.width.into(), height, width)
+                let family = if self.net == NetArgument::Compact { Net::compact } else { Net::compact_dilated };
+                family(slices, labels.classes(), self.width.into(), height, width)
             }
             NetArgument::Dilated2d => {
                 ensure!(self.slices.is_none_or(|n| n == 3), "--slices {:?}: dilated2d sees 3", self.slices);

@@ -35,6 +35,8 @@ fn built_networks_have_the_counts_and_shapes_of_the_contract() {
     let built = [
         (compact.clone(), Norms::Shared, 1),
         (compact, Norms::PerModality, 2),
+        (Net::compact_dilated(1, 5, 4, 32, 48), Norms::PerModality, 2),
+        (Net::compact3d(5, 2, 8, 16, 32), Norms::PerModality, 2),
         (Net::dilated2d(5, 32, 32), Norms::PerModality, 2),
         (unet3d, Norms::PerModality, 2),
     ];

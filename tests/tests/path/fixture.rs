@@ -13,8 +13,6 @@ use export::{
     int8::Format,
     onnx::encode,
 };
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 use tests::checkpoint::{self, Tensors};
 
@@ -64,15 +62,7 @@ impl Exported {
 
     /// Codes of blobs and noise; `image` 0 and up are other images than those that calibrated.
     pub fn image(&self, modality: Modality, image: u64) -> Vec<i8> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed << 32 | image << 1 | modality.index() as u64);
-        let [_, height, width] = self.spec.net.input.size;
-        let (row, column) = (rng.random_range(0..height), rng.random_range(0..width));
-        let code = |index: usize| {
-            let (y, x) = (index / width % height, index % width);
-            let blob = if y.abs_diff(row) + x.abs_diff(column) < height.min(width) / 2 { 70 } else { -70 };
-            (blob + rng.random_range(-90..=90)).clamp(-128, 127) as i8
-        };
-        (0..self.spec.net.input.elements()).map(code).collect()
+        checkpoint::image(&self.spec.net, self.seed << 32 | image << 1 | modality.index() as u64)
     }
 }
 
@@ -91,6 +81,11 @@ pub static INT8: LazyLock<Vec<Exported>> = LazyLock::new(|| {
         Exported::new(Net::compact(1, 3, 7, 16, 80), both, 3),
         Exported::new(Net::compact(3, 4, 8, 64, 64), both, 4),
         Exported::new(convolutions(), both, 5),
+        Exported::new(Net::compact_dilated(3, 5, 4, 32, 48), both, 21),
+        Exported::new(Net::compact_dilated(1, 4, 6, 48, 24), both, 22),
+        Exported::new(sums(), both, 23),
+        Exported::new(Net::compact3d(5, 2, 8, 16, 8), both, 24),
+        Exported::new(volume(), both, 25),
         Exported::new(Net::compact(1, 5, 16, 128, 128), both, 6),
     ]
 });
@@ -103,6 +98,8 @@ pub static FLOAT: LazyLock<Vec<Exported>> = LazyLock::new(|| {
         Exported::float(convolutions(), both, 12),
         Exported::float(pre_activated(), both, 13),
         Exported::float(Net::unet3d(5, 8, 16, 24), both, 14),
+        Exported::float(sums(), both, 15),
+        Exported::float(Net::compact3d(5, 4, 8, 16, 24), both, 16),
     ]
 });
 
@@ -127,6 +124,50 @@ fn convolutions() -> Net {
         layer("head", &[6], Op::Conv(Conv { bias: true, ..plain(4, 1) })),
     ];
     Net { name: "convolutions".into(), spatial: Spatial::D2, input: Shape::plane(3, 22, 38), layers }
+}
+
+/// Sums in chains, of one value with itself, of pooled and of joined values, with and without ReLU.
+fn sums() -> Net {
+    let add = |activation| Op::Add { activation };
+    let layers = vec![
+        layer("stem", &[0], Op::Conv(Conv::plane(6, 3))),
+        layer("a", &[1], Op::Conv(plain(6, 3))),
+        layer("chain1", &[1, 2], add(Activation::None)),
+        layer("b", &[3], Op::Conv(Conv::plane(6, 3))),
+        layer("chain2", &[4, 3], add(Activation::Relu)),
+        layer("pool", &[5], Op::MaxPool { size: [1, 2, 2] }),
+        layer("c", &[6], Op::Conv(Conv { dilation: [1, 2, 2], norm: false, bias: true, ..plain(6, 3) })),
+        layer("chain3", &[6, 7], add(Activation::Relu)),
+        layer("twice", &[8, 8], add(Activation::Relu)),
+        layer("up", &[9], Op::Upsample { factor: [1, 2, 2] }),
+        layer("join", &[10, 5], Op::Concat),
+        layer("wide", &[11], Op::Conv(Conv { activation: Activation::None, ..Conv::plane(12, 1) })),
+        layer("far", &[11, 12], add(Activation::None)),
+        layer("head", &[13], Op::Conv(Conv { bias: true, ..plain(5, 1) })),
+        layer("other", &[11], Op::Conv(Conv { bias: true, ..plain(5, 3) })),
+        layer("last", &[14, 15], add(Activation::None)),
+    ];
+    Net { name: "sums".into(), spatial: Spatial::D2, input: Shape::plane(3, 18, 26), layers }
+}
+
+/// Every operation of int8 in 3D, with kernels, strides, dilations and factors that differ between the axes.
+fn volume() -> Net {
+    let flat = Conv { kernel: [1, 3, 3], ..Conv::plane(5, 3) };
+    let deep = Conv { kernel: [3, 1, 3], dilation: [2, 1, 1], groups: 5, ..Conv::plane(5, 3) };
+    let strided = Conv { kernel: [3; 3], stride: [1, 2, 1], dilation: [1, 1, 2], ..Conv::plane(6, 3) };
+    let straight = Conv { activation: Activation::None, stride: [1, 2, 1], ..Conv::plane(6, 1) };
+    let layers = vec![
+        layer("flat", &[0], Op::Conv(flat)),
+        layer("deep", &[1], Op::Conv(deep)),
+        layer("strided", &[2], Op::Conv(strided)),
+        layer("straight", &[2], Op::Conv(straight)),
+        layer("sum", &[3, 4], Op::Add { activation: Activation::Relu }),
+        layer("pool", &[5], Op::MaxPool { size: [2, 1, 3] }),
+        layer("up", &[6], Op::Upsample { factor: [2, 2, 3] }),
+        layer("join", &[7, 2], Op::Concat),
+        layer("head", &[8], Op::Conv(Conv { bias: true, kernel: [3, 3, 1], ..plain(4, 3) })),
+    ];
+    Net { name: "volume".into(), spatial: Spatial::D3, input: Shape { channels: 2, size: [4, 6, 9] }, layers }
 }
 
 /// All that the paper's 2D network is made of, in few weights.

@@ -1,0 +1,174 @@
+//! Which values share a scale, and what the scales are.
+//!
+//! Pooling, up-sampling and joining move codes without changing them, so their values form one group with one scale. A
+//! value that a ReLU made has zero point -128, so that saturation is the ReLU and all 256 codes serve; the others are
+//! symmetric. The image's codes are the contract's.
+
+use contract::net::{Activation, Layer, Op};
+
+use crate::{
+    ExportError,
+    calibrate::Range,
+    factors::{Neighbours, settle_scale},
+    fold::Folded,
+    sums::{self, Tied},
+};
+
+/// A scale that only convolutions meet moves by at most this many units in the last place (0.8 %).
+const MAX_MOVES: usize = 1 << 16;
+
+/// Values that share their scale.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// Real per code step, one per modality of the spec.
+    pub scales: Vec<f32>,
+    /// Code of real 0.
+    pub zero_point: i8,
+}
+
+/// Group number of each value, and the groups; `ranges[modality][value]` as [`crate::calibrate::observe`] returns them.
+pub fn plan(folded: &Folded, ranges: &[Vec<Range>]) -> Result<(Vec<usize>, Vec<Group>), ExportError> {
+    let group_of = group_values(folded);
+    let count = group_of.iter().max().map_or(0, |last| last + 1);
+    let mut groups: Vec<Group> =
+        (0..count).map(|group| plan_group(folded, &group_of, group, ranges)).collect::<Result<_, _>>()?;
+    settle(folded, &group_of, &mut groups)?;
+    Ok((group_of, groups))
+}
+
+/// The last step of a layer that computes; `None` where codes only move.
+fn activation(op: &Op) -> Option<Activation> {
+    match op {
+        Op::Conv(conv) => Some(conv.activation),
+        Op::Add { activation } => Some(*activation),
+        _ => None,
+    }
+}
+
+/// Group number of each value: values whose codes are copied into one another share one.
+fn group_values(folded: &Folded) -> Vec<usize> {
+    let layers = &folded.spec.net.layers;
+    let mut root: Vec<usize> = (0..=layers.len()).collect();
+    for (index, layer) in layers.iter().enumerate().filter(|(_, layer)| activation(&layer.op).is_none()) {
+        for &input in &layer.inputs {
+            let (from, to) = (root[input].max(root[index + 1]), root[input].min(root[index + 1]));
+            root.iter_mut().filter(|value| **value == from).for_each(|value| *value = to);
+        }
+    }
+    let mut roots = root.clone();
+    roots.sort_unstable();
+    roots.dedup();
+    root.iter().map(|value| roots.binary_search(value).expect("every value has its root")).collect()
+}
+
+fn plan_group(
+    folded: &Folded,
+    group_of: &[usize],
+    group: usize,
+    ranges: &[Vec<Range>],
+) -> Result<Group, ExportError> {
+    let layers = &folded.spec.net.layers;
+    let makers: Vec<(usize, &Layer, Activation)> = layers
+        .iter()
+        .enumerate()
+        .filter(|&(index, _)| group_of[index + 1] == group)
+        .filter_map(|(index, layer)| activation(&layer.op).map(|activation| (index, layer, activation)))
+        .collect();
+    let refuse = |layer: &Layer, what, reason| {
+        Err(ExportError::Unsupported { layer: layer.name.clone(), what, format: "int8", reason })
+    };
+    if group_of[0] == group {
+        // The image's codes are fixed by the intensity rule.
+        if let Some((_, layer, _)) = makers.first() {
+            return refuse(layer, "join", "its output is joined with the image, whose scale is fixed");
+        }
+        let adds = |layer: &&Layer| matches!(layer.op, Op::Add { .. }) && layer.inputs.iter().any(|&v| group_of[v] == group);
+        if let Some(layer) = layers.iter().find(adds) {
+            return refuse(layer, "sum", "it reads the image, whose scale is fixed; put a convolution between");
+        }
+        return Ok(Group { scales: vec![folded.spec.intensity.scale; ranges.len()], zero_point: 0 });
+    }
+    let rectified = makers.iter().filter(|(_, _, activation)| *activation == Activation::Relu).count();
+    if rectified != 0 && rectified != makers.len() {
+        return refuse(makers[0].1, "join", "values with and without ReLU are joined");
+    }
+    let union = |modality: &Vec<Range>| {
+        let start = Range { min: 0., max: 0. };
+        makers.iter().fold(start, |range, (index, _, _)| range.union(modality[index + 1]))
+    };
+    let ranges: Vec<Range> = ranges.iter().map(union).collect();
+    Ok(if rectified > 0 { rectified_group(&ranges) } else { signed_group(&ranges) })
+}
+
+/// Code -128 is 0, code 127 the largest value.
+fn rectified_group(ranges: &[Range]) -> Group {
+    Group { scales: ranges.iter().map(|range| visible(range.max) / 255.).collect(), zero_point: -128 }
+}
+
+/// Symmetric: the same zero point for every modality, whatever their ranges.
+fn signed_group(ranges: &[Range]) -> Group {
+    Group { scales: ranges.iter().map(|range| visible(range.max.max(-range.min)) / 127.).collect(), zero_point: 0 }
+}
+
+/// A layer that was never active still needs a scale; any will do.
+fn visible(largest: f32) -> f32 {
+    if largest > 1e-6 { largest } else { 1. }
+}
+
+/// Moves scales until the factors of all convolutions can agree and all sums hold: first those that sums tie together, which
+/// have little room, then the others, in the order in which they are first made.
+fn settle(folded: &Folded, group_of: &[usize], groups: &mut [Group]) -> Result<(), ExportError> {
+    let layers = &folded.spec.net.layers;
+    // Pairs of groups that a convolution reads and writes.
+    let read_written = |(index, layer): (usize, &Layer)| (group_of[layer.inputs[0]], group_of[index + 1]);
+    let convolution = |(_, layer): &(usize, &Layer)| matches!(layer.op, Op::Conv(_));
+    let pairs: Vec<(usize, usize)> = layers.iter().enumerate().filter(convolution).map(read_written).collect();
+    let mut order: Vec<(usize, &Layer)> = vec![];
+    for (index, layer) in layers.iter().enumerate() {
+        let group = group_of[index + 1];
+        if group != group_of[0] && order.iter().all(|(other, _)| *other != group) {
+            order.push((group, layer));
+        }
+    }
+    let components = sums::components(&tied(layers, group_of));
+    for (row, &modality) in folded.spec.modalities.iter().enumerate() {
+        let wanted: Vec<f32> = groups.iter().map(|group| group.scales[row]).collect();
+        let mut settled: Vec<(usize, f32)> = vec![(group_of[0], wanted[group_of[0]])];
+        let failed = |layer: &Layer, factor: f32| ExportError::Factor { layer: layer.name.clone(), modality, factor };
+        for component in &components {
+            let members: Vec<(usize, &Layer)> =
+                order.iter().copied().filter(|(group, _)| component.iter().flatten().any(|g| g == group)).collect();
+            let numbers: Vec<usize> = members.iter().map(|(group, _)| *group).collect();
+            let meet = |group: usize, tied: &[(usize, f32)]| neighbours(&pairs, group, &[&settled, tied].concat());
+            let scales = sums::settle(component, &numbers, &wanted, meet);
+            settled.extend(scales.ok_or_else(|| failed(members[0].1, wanted[members[0].0]))?);
+        }
+        for &(group, layer) in &order {
+            if settled.iter().all(|(other, _)| *other != group) {
+                let scale = settle_scale(wanted[group], &neighbours(&pairs, group, &settled), MAX_MOVES);
+                settled.push((group, scale.ok_or_else(|| failed(layer, wanted[group]))?));
+            }
+        }
+        for (group, scale) in settled {
+            groups[group].scales[row] = scale;
+        }
+    }
+    Ok(())
+}
+
+fn tied(layers: &[Layer], group_of: &[usize]) -> Vec<Tied> {
+    let sum = |(index, layer): (usize, &Layer)| match layer.op {
+        Op::Add { .. } => Some([group_of[layer.inputs[0]], group_of[layer.inputs[1]], group_of[index + 1]]),
+        _ => None,
+    };
+    layers.iter().enumerate().filter_map(sum).collect()
+}
+
+/// The settled scales that convolutions into and from a group read and write.
+fn neighbours(pairs: &[(usize, usize)], group: usize, settled: &[(usize, f32)]) -> Neighbours {
+    let scale = |wanted: usize| settled.iter().find(|(other, _)| *other == wanted).map(|(_, scale)| *scale);
+    Neighbours {
+        inputs: pairs.iter().filter(|pair| pair.1 == group).filter_map(|pair| scale(pair.0)).collect(),
+        outputs: pairs.iter().filter(|pair| pair.0 == group).filter_map(|pair| scale(pair.1)).collect(),
+    }
+}
