@@ -2,6 +2,8 @@
 //! `saturate(round_half_even(acc as f32 * ((x_scale * w_scale) / y_scale)) + zero_point)`, in f32, without fused multiply-add.
 //! ONNX Runtime computes `QLinearConv` the same way, which is what makes label maps comparable bit for bit.
 
+use crate::net::Activation;
+
 /// A positive, finite requantisation factor: holding one is proof. (Some engines drop the sign of a factor.)
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Multiplier(f32);
@@ -107,6 +109,65 @@ impl Sum {
     }
 }
 
+/// What one code becomes behind an affine step and an activation: `saturate(round(f((x - zero_x) * scale_x) / scale_y) + zero_y)`
+/// with `f(v) = activation(factor * v + shift)`. Only 256 codes exist, so each was looked at: holding a table is proof that none
+/// of them comes so near a tie that engines could disagree about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table([i8; 256]);
+
+/// The real `factor * v + shift`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Affine {
+    /// Any number.
+    pub factor: f32,
+    /// Any number.
+    pub shift: f32,
+}
+
+impl Affine {
+    /// Changes nothing.
+    pub const IDENTITY: Self = Self { factor: 1., shift: 0. };
+}
+
+impl Table {
+    /// `x` and `y` are scale and zero point; `None` if a code is too near a tie or no number.
+    pub fn new(x: (f32, i8), affine: Affine, activation: Activation, y: (f32, i8)) -> Option<Self> {
+        let mut table = [0; 256];
+        for (code, entry) in (-128..=127).zip(&mut table) {
+            *entry = look_up(code, x, affine, activation, y)?;
+        }
+        Some(Self(table))
+    }
+
+    /// The code that `x` becomes.
+    #[inline]
+    pub fn code(&self, x: i8) -> i8 {
+        self.0[(i32::from(x) + 128) as usize]
+    }
+
+    /// Of the codes -128 to 127 in this order.
+    pub const fn codes(&self) -> &[i8; 256] {
+        &self.0
+    }
+}
+
+fn look_up(code: i32, x: (f32, i8), affine: Affine, activation: Activation, y: (f32, i8)) -> Option<i8> {
+    let real = f64::from(code - i32::from(x.1)) * f64::from(x.0);
+    let (scaled, shift) = (real * f64::from(affine.factor), f64::from(affine.shift));
+    let steps = activation.apply(scaled + shift) / f64::from(y.0);
+    // Ten roundings to 24 bits of the largest number on the way: more than any way of writing it has.
+    let error = 10. * (scaled.abs() + shift.abs()) / f64::from(y.0) / f64::from(1 << 24);
+    if y.0 <= 0. || error.is_nan() || error >= 0.25 {
+        return None;
+    }
+    let clamped = steps.clamp(-512., 512.);
+    let floor = (clamped + 1024.) as i32 - 1024;
+    let above = clamped - f64::from(floor);
+    let safe = (above - 0.5).abs() > error || clamped != steps;
+    let rounded = floor + i32::from(above > 0.5);
+    safe.then(|| (rounded + i32::from(y.1)).clamp(-128, 127) as i8)
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -142,7 +203,8 @@ mod tests {
     /// dequantise, add and quantise, with a division or a reciprocal.
     #[test]
     fn sums_have_one_code_in_every_order_of_operations() {
-        let scales = [(41., 77., 63.), (1., 1., 1.), (63., 1., 63.), (250., 250., 63.), (1., 100., 37.), (126., 63., 63.)];
+        let scales =
+            [(41., 77., 63.), (1., 1., 1.), (63., 1., 63.), (250., 250., 63.), (1., 100., 37.), (126., 63., 63.)];
         for ((a, b, y), step) in scales.into_iter().zip([0.0123457f32, 0.1, 3e-5, 0.7, 0.0078125, 0.0313]) {
             // Some units in the last place off, as the exporter leaves them.
             let scales = [a * step, b * step * (1. + 9e-7), y * step * (1. - 9e-7)];
@@ -179,6 +241,53 @@ mod tests {
         }
         assert_eq!(Sum::new(2., 1., 3.).unwrap().code(2, -1, -128), -127);
         assert_eq!(Sum::new(2., 1., 1.).unwrap().code(100, 100, 0), 127);
+    }
+
+    /// With a leak, a shift, and ReLU as a saturation; in f32 with divisions and reciprocals, fused and not.
+    #[test]
+    fn tables_have_one_code_in_every_order_of_operations() {
+        let leaky = Activation::LeakyRelu(0.2);
+        let cases = [
+            ((0.037, 0), Affine::IDENTITY, leaky, (0.037, 0)),
+            ((0.037, -128), Affine { factor: 0.7313, shift: -1.2345 }, leaky, (0.0173, 0)),
+            ((0.011, 0), Affine { factor: 1.9, shift: 0.111 }, Activation::Relu, (0.0217, -128)),
+            ((0.2, 0), Affine { factor: 1e-3, shift: 0.0302 }, Activation::None, (0.001, 0)),
+        ];
+        for (x, affine, activation, y) in cases {
+            let table = Table::new(x, affine, activation, y).unwrap();
+            for code in i8::MIN..=i8::MAX {
+                let real = dequantise(code, x.0, x.1);
+                let act = |v: f32| match activation {
+                    Activation::None => v,
+                    Activation::Relu => v.max(0.),
+                    Activation::LeakyRelu(slope) => {
+                        if v < 0. {
+                            v * slope
+                        } else {
+                            v
+                        }
+                    }
+                };
+                let plain = act(real * affine.factor + affine.shift);
+                let fused = act(real.mul_add(affine.factor, affine.shift));
+                for steps in [plain / y.0, plain * (1. / y.0), fused / y.0, fused * (1. / y.0)] {
+                    let rounded = steps.round_ties_even() + f32::from(y.1);
+                    assert_eq!(rounded.clamp(-128., 127.) as i8, table.code(code), "{x:?} {affine:?} {y:?} {code}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tables_near_a_tie_are_refused() {
+        let half = Activation::LeakyRelu(0.5);
+        assert_eq!(Table::new((0.1, 0), Affine::IDENTITY, half, (0.1, 0)), None);
+        assert_eq!(Table::new((0.1, 0), Affine::IDENTITY, Activation::LeakyRelu(0.01), (0.1, 0)), None, "-50 * 0.01");
+        for y in [0., -1., f32::NAN] {
+            assert_eq!(Table::new((0.1, 0), Affine::IDENTITY, Activation::None, (y, 0)), None, "{y}");
+        }
+        let identity = Table::new((0.1, 0), Affine::IDENTITY, Activation::None, (0.1, 0)).unwrap();
+        assert!((i8::MIN..=i8::MAX).all(|code| identity.code(code) == code));
     }
 
     #[test]

@@ -51,16 +51,10 @@ impl<'a> Writer<'a> {
             Op::Concat => drop(self.graph.node("Concat", &name, &inputs, vec![int("axis", 1)])),
             Op::MaxPool { size } => max_pool(&mut self.graph, spatial(spec, size), inputs[0], &name),
             Op::Upsample { factor } => upsample(&mut self.graph, spatial(spec, factor), inputs[0], &name),
-            Op::PixelShuffle { factor } => {
-                let attributes = vec![int("blocksize", *factor as i64), text("mode", "CRD")];
-                self.graph.node("DepthToSpace", &name, &inputs, attributes);
-            }
+            Op::PixelShuffle { factor } => pixel_shuffle(&mut self.graph, *factor, inputs[0], &name),
             Op::PadChannels { front, back } => {
-                let rank = dims(spec, &self.folded.shapes[0]).len();
-                let mut pads = vec![0; 2 * rank];
-                (pads[1], pads[rank + 1]) = (*front as i64, *back as i64);
-                let pads = self.graph.i64s(&format!("{name}/pads"), &[2 * rank], &pads);
-                self.graph.node("Pad", &name, &[inputs[0], &pads], vec![]);
+                let axes = dims(spec, &self.folded.shapes[0]).len();
+                pad_channels(&mut self.graph, axes, [*front, *back], inputs[0], None, &name);
             }
         }
     }
@@ -77,28 +71,12 @@ impl<'a> Writer<'a> {
         let mut input = input.to_string();
         match conv.padding {
             Padding::Zero => attributes.push(ints("pads", &[&pads[..], &pads[..]].concat())),
-            Padding::Symmetric => input = self.mirror(index, &input, &pads, name),
+            Padding::Symmetric => {
+                let shape = dims(spec, &self.folded.shapes[spec.net.layers[index].inputs[0]]);
+                input = mirror(&mut self.graph, &shape, &input, &pads, name);
+            }
         }
         self.weighted("Conv", index, &input, attributes, conv.norm, conv.activation, name);
-    }
-
-    /// ONNX has no padding that repeats the edge and mirrors (`x1 x0 | x0 x1`), but it can pick rows and columns by number.
-    fn mirror(&mut self, index: usize, input: &str, pads: &[usize], name: &str) -> String {
-        let spec = &self.folded.spec;
-        let shape = dims(spec, &self.folded.shapes[spec.net.layers[index].inputs[0]]);
-        let mut value = input.to_string();
-        for (axis, &pad) in pads.iter().enumerate().filter(|(_, pad)| **pad > 0) {
-            let n = shape[axis + 2] as i64;
-            let reflect = |i: i64| {
-                let i = i.rem_euclid(2 * n);
-                if i < n { i } else { 2 * n - 1 - i }
-            };
-            let picks: Vec<i64> = (-(pad as i64)..n + pad as i64).map(reflect).collect();
-            let picks = self.graph.i64s(&format!("{name}/picks{axis}"), &[picks.len()], &picks);
-            let attributes = vec![int("axis", axis as i64 + 2)];
-            value = self.graph.node("Gather", &format!("{name}/mirror{axis}"), &[&value, &picks], attributes);
-        }
-        value
     }
 
     fn deconv(&mut self, index: usize, deconv: &Deconv, input: &str, name: &str) {
@@ -174,9 +152,41 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// ONNX has no padding that repeats the edge and mirrors (`x1 x0 | x0 x1`), but it can pick rows and columns by number, of any
+/// element type. `shape` is the input's, batch and channels included.
+pub fn mirror(graph: &mut Graph, shape: &[usize], input: &str, pads: &[usize], name: &str) -> String {
+    let mut value = input.to_string();
+    for (axis, &pad) in pads.iter().enumerate().filter(|(_, pad)| **pad > 0) {
+        let n = shape[axis + 2] as i64;
+        let reflect = |i: i64| {
+            let i = i.rem_euclid(2 * n);
+            if i < n { i } else { 2 * n - 1 - i }
+        };
+        let picks: Vec<i64> = (-(pad as i64)..n + pad as i64).map(reflect).collect();
+        let picks = graph.i64s(&format!("{name}/picks{axis}"), &[picks.len()], &picks);
+        let attributes = vec![int("axis", axis as i64 + 2)];
+        value = graph.node("Gather", &format!("{name}/mirror{axis}"), &[&value, &picks], attributes);
+    }
+    value
+}
+
+/// Channels of zeros around those of a value of so many axes; `zero` names the zero of its element type, if that is not 0.
+pub fn pad_channels(graph: &mut Graph, axes: usize, added: [usize; 2], input: &str, zero: Option<&str>, name: &str) {
+    let mut pads = vec![0; 2 * axes];
+    (pads[1], pads[axes + 1]) = (added[0] as i64, added[1] as i64);
+    let pads = graph.i64s(&format!("{name}/pads"), &[2 * axes], &pads);
+    let inputs: Vec<&str> = [input, &pads].into_iter().chain(zero).collect();
+    graph.node("Pad", name, &inputs, vec![]);
+}
+
 /// Maximum over blocks, of any element type.
 pub fn max_pool(graph: &mut Graph, size: &[usize], input: &str, name: &str) {
     graph.node("MaxPool", name, &[input], vec![ints("kernel_shape", size), ints("strides", size)]);
+}
+
+/// Channels to pixels, of any element type.
+pub fn pixel_shuffle(graph: &mut Graph, factor: usize, input: &str, name: &str) {
+    graph.node("DepthToSpace", name, &[input], vec![int("blocksize", factor as i64), text("mode", "CRD")]);
 }
 
 /// Nearest-neighbour up-sampling, of any element type.

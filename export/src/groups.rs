@@ -4,7 +4,7 @@
 //! value that a ReLU made has zero point -128, so that saturation is the ReLU and all 256 codes serve; the others are
 //! symmetric. The image's codes are the contract's.
 
-use contract::net::{Activation, Layer, Op};
+use contract::net::{Activation, Conv, Layer, Op};
 
 use crate::{
     ExportError,
@@ -40,7 +40,7 @@ pub fn plan(folded: &Folded, ranges: &[Vec<Range>]) -> Result<(Vec<usize>, Vec<G
 fn activation(op: &Op) -> Option<Activation> {
     match op {
         Op::Conv(conv) => Some(conv.activation),
-        Op::Add { activation } => Some(*activation),
+        Op::Add { activation } | Op::Norm { activation } => Some(*activation),
         _ => None,
     }
 }
@@ -61,12 +61,7 @@ fn group_values(folded: &Folded) -> Vec<usize> {
     root.iter().map(|value| roots.binary_search(value).expect("every value has its root")).collect()
 }
 
-fn plan_group(
-    folded: &Folded,
-    group_of: &[usize],
-    group: usize,
-    ranges: &[Vec<Range>],
-) -> Result<Group, ExportError> {
+fn plan_group(folded: &Folded, group_of: &[usize], group: usize, ranges: &[Vec<Range>]) -> Result<Group, ExportError> {
     let layers = &folded.spec.net.layers;
     let makers: Vec<(usize, &Layer, Activation)> = layers
         .iter()
@@ -82,7 +77,8 @@ fn plan_group(
         if let Some((_, layer, _)) = makers.first() {
             return refuse(layer, "join", "its output is joined with the image, whose scale is fixed");
         }
-        let adds = |layer: &&Layer| matches!(layer.op, Op::Add { .. }) && layer.inputs.iter().any(|&v| group_of[v] == group);
+        let adds =
+            |layer: &&Layer| matches!(layer.op, Op::Add { .. }) && layer.inputs.iter().any(|&v| group_of[v] == group);
         if let Some(layer) = layers.iter().find(adds) {
             return refuse(layer, "sum", "it reads the image, whose scale is fixed; put a convolution between");
         }
@@ -94,10 +90,18 @@ fn plan_group(
     }
     let union = |modality: &Vec<Range>| {
         let start = Range { min: 0., max: 0. };
-        makers.iter().fold(start, |range, (index, _, _)| range.union(modality[index + 1]))
+        makers.iter().fold(start, |range, (index, layer, _)| range.union(to_cover(&layer.op, modality[index + 1])))
     };
     let ranges: Vec<Range> = ranges.iter().map(union).collect();
     Ok(if rectified > 0 { rectified_group(&ranges) } else { signed_group(&ranges) })
+}
+
+/// The codes in front of a convolution's leak have the scale of those behind it, so that scale must cover what is leaked.
+fn to_cover(op: &Op, range: Range) -> Range {
+    match op {
+        Op::Conv(Conv { activation: Activation::LeakyRelu(slope), .. }) => Range { min: range.min / slope, ..range },
+        _ => range,
+    }
 }
 
 /// Code -128 is 0, code 127 the largest value.

@@ -6,19 +6,22 @@
 //! * tract loads the file, folds the picked rows once `modality` is a constant, stays in int8 from end to end and pads with
 //!   the zero point. Its codes equal the rule's if the factors are made as `factors.rs` says, and otherwise not always.
 //! * tract runs QDQ convolutions in f32; hence `QLinearConv` for our own path.
+//! * The standard has no sum, leak or norm on codes. Spelled as `DequantizeLinear`, float operations and `QuantizeLinear`, they
+//!   are the contract's [`Sum`](contract::quant::Sum) and [`Table`](contract::quant::Table) in both engines, because no code
+//!   comes near a tie; ONNX Runtime fuses the sum to its `QLinearAdd` and the leak to its `QLinearLeakyRelu`.
 
 use contract::{
     ModelSpec,
     names::{IMAGE, LABELS, LOGITS},
-    net::{Conv, Op},
+    net::{Activation, Conv, Op, Padding},
 };
 use tract_onnx::pb::{AttributeProto, ModelProto};
 
 use crate::{
     branch::{declare_modality, dims, row_f32, row_i32, spatial, value_name},
-    float::{max_pool, upsample},
+    float::{max_pool, mirror, pad_channels, pixel_shuffle, upsample},
     fold::Folded,
-    onnx::{Element, Graph, int, ints},
+    onnx::{Element, Graph, float, int, ints},
     quantise::{Quantised, QuantisedConv},
 };
 
@@ -94,9 +97,13 @@ impl<'a> Writer<'a> {
             layer.inputs.iter().map(|&value| value_name(&self.folded.spec, value).to_string()).collect();
         match &layer.op {
             Op::Conv(conv) => self.qlinear_conv(index, conv, &inputs[0], &name),
-            // The standard has no sum of codes, but what it has means one, and ONNX Runtime fuses it.
-            Op::Add { .. } => self.reals(index),
-            op => move_codes(&mut self.graph, &self.folded.spec, op, &inputs, &name),
+            // The standard has neither on codes, but what it has means them; ONNX Runtime fuses the sum.
+            Op::Add { .. } | Op::Norm { .. } => self.reals(index),
+            Op::PadChannels { front, back } => {
+                let (axes, zero) = (self.dims_of(index).len(), self.scale_of(index + 1).1);
+                pad_channels(&mut self.graph, axes, [*front, *back], &inputs[0], Some(&zero), &name);
+            }
+            op => self.move_values(op, &inputs, &name),
         }
     }
 
@@ -108,8 +115,35 @@ impl<'a> Writer<'a> {
         let weight = self.graph.i8s(&format!("{name}/weight"), &self.folded.layers[index].weight_shape, &codes.weights);
         let w_scale = row_f32(&mut self.graph, &format!("{name}/step"), &[channels], &codes.scales);
         let bias = row_i32(&mut self.graph, &format!("{name}/bias"), &[channels], &codes.biases);
-        let inputs = [input, &x_scale, &x_zero, &weight, &w_scale, WEIGHT_ZERO, &y_scale, &y_zero, &bias];
-        self.graph.node("QLinearConv", name, &inputs, conv_attributes(&self.folded.spec, conv));
+        let input = self.padded(index, conv, input, name);
+        let inputs = [&input, &x_scale, &x_zero, &weight, &w_scale, WEIGHT_ZERO, &y_scale, &y_zero, &bias];
+        let attributes = conv_attributes(&self.folded.spec, conv);
+        let Activation::LeakyRelu(slope) = conv.activation else {
+            self.graph.node("QLinearConv", name, &inputs, attributes);
+            return;
+        };
+        // A table of 256 codes in the standard's words; its codes have one scale on both sides.
+        let codes = self.graph.node("QLinearConv", &format!("{name}/codes"), &inputs, attributes);
+        let real = self.graph.node("DequantizeLinear", &format!("{name}/in"), &[&codes, &y_scale, &y_zero], vec![]);
+        let leaked = self.graph.node("LeakyRelu", &format!("{name}/real"), &[&real], vec![float("alpha", slope)]);
+        self.graph.node("QuantizeLinear", name, &[&leaked, &y_scale, &y_zero], vec![]);
+    }
+
+    /// The image of a convolution with what stands around it, where that is not zero.
+    fn padded(&mut self, index: usize, conv: &Conv, input: &str, name: &str) -> String {
+        match conv.padding {
+            Padding::Zero => input.to_string(),
+            Padding::Symmetric => {
+                let (shape, pads) = (self.dims_of(index), conv.pads());
+                mirror(&mut self.graph, &shape, input, spatial(&self.folded.spec, &pads), name)
+            }
+        }
+    }
+
+    /// Shape of the first value that a layer reads.
+    fn dims_of(&self, index: usize) -> Vec<usize> {
+        let spec = &self.folded.spec;
+        dims(spec, &self.folded.shapes[spec.net.layers[index].inputs[0]])
     }
 
     /// Emits a layer as float operations between `DequantizeLinear` and `QuantizeLinear`.
@@ -129,7 +163,12 @@ impl<'a> Writer<'a> {
             Op::Add { .. } => {
                 self.graph.node("Add", &output, &[&inputs[0], &inputs[1]], vec![]);
             }
-            op => move_codes(&mut self.graph, &self.folded.spec, op, &inputs, &output),
+            Op::Norm { activation } => self.affine(index, *activation, &inputs[0], &output),
+            Op::PadChannels { front, back } => {
+                let axes = self.dims_of(index).len();
+                pad_channels(&mut self.graph, axes, [*front, *back], &inputs[0], None, &output);
+            }
+            op => self.move_values(op, &inputs, &output),
         }
         let (scale, zero) = self.scale_of(index + 1);
         self.graph.node("QuantizeLinear", &name, &[&output, &scale, &zero], vec![]);
@@ -151,8 +190,48 @@ impl<'a> Writer<'a> {
         let steps: Vec<f32> = codes.scales[0].iter().map(|w| x * w).collect();
         let b_scale = graph.f32s(&format!("{output}/bias_step"), &[channels], &steps);
         let bias = graph.node("DequantizeLinear", &format!("{output}/bias"), &[&bias, &b_scale], axis);
-        // ReLU is the saturation of QuantizeLinear at its zero point.
-        graph.node("Conv", output, &[input, &weight, &bias], conv_attributes(&self.folded.spec, conv));
+        let input = self.padded(index, conv, input, output);
+        let attributes = conv_attributes(&self.folded.spec, conv);
+        self.activated(output, conv.activation, |graph, name| {
+            graph.node("Conv", name, &[&input, &weight, &bias], attributes);
+        });
+    }
+
+    /// A norm that follows no convolution.
+    fn affine(&mut self, index: usize, activation: Activation, input: &str, output: &str) {
+        let rows = &self.quantised.norms[index];
+        let mut row = vec![1; self.dims_of(index).len() - 1];
+        row[0] = rows[0].scale.len();
+        let factors: Vec<Vec<f32>> = rows.iter().map(|branch| branch.scale.clone()).collect();
+        let shifts: Vec<Vec<f32>> = rows.iter().map(|branch| branch.shift.clone()).collect();
+        let factor = row_f32(&mut self.graph, &format!("{output}/factor"), &row, &factors);
+        let shift = row_f32(&mut self.graph, &format!("{output}/shift"), &row, &shifts);
+        let scaled = self.graph.node("Mul", &format!("{output}/scaled"), &[input, &factor], vec![]);
+        self.activated(output, activation, |graph, name| {
+            graph.node("Add", name, &[&scaled, &shift], vec![]);
+        });
+    }
+
+    /// Names a real `output`, through a leak if there is one. ReLU is the saturation of QuantizeLinear at its zero point.
+    fn activated(&mut self, output: &str, activation: Activation, make: impl FnOnce(&mut Graph, &str)) {
+        let Activation::LeakyRelu(slope) = activation else { return make(&mut self.graph, output) };
+        let before = format!("{output}/before");
+        make(&mut self.graph, &before);
+        self.graph.node("LeakyRelu", output, &[&before], vec![float("alpha", slope)]);
+    }
+
+    /// Operations that move values without changing them, the same for codes and reals.
+    fn move_values(&mut self, op: &Op, inputs: &[String], name: &str) {
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let spec = &self.folded.spec;
+        let graph = &mut self.graph;
+        match op {
+            Op::MaxPool { size } => max_pool(graph, spatial(spec, size), inputs[0], name),
+            Op::Upsample { factor } => upsample(graph, spatial(spec, factor), inputs[0], name),
+            Op::PixelShuffle { factor } => pixel_shuffle(graph, *factor, inputs[0], name),
+            Op::Concat => drop(graph.node("Concat", name, &inputs, vec![int("axis", 1)])),
+            other => unreachable!("{other:?} has been refused when quantising"),
+        }
     }
 
     fn conv_codes(&self, index: usize) -> &'a QuantisedConv {
@@ -167,18 +246,7 @@ fn conv_attributes(spec: &ModelSpec, conv: &Conv) -> Vec<AttributeProto> {
         ints("kernel_shape", spatial(spec, &conv.kernel)),
         ints("strides", spatial(spec, &conv.stride)),
         ints("dilations", spatial(spec, &conv.dilation)),
-        ints("pads", &[pads, pads].concat()),
+        ints("pads", &if conv.padding == Padding::Zero { [pads, pads].concat() } else { vec![0; 2 * pads.len()] }),
         int("group", conv.groups as i64),
     ]
-}
-
-/// Operations that move values without changing them, the same for codes and reals.
-fn move_codes(graph: &mut Graph, spec: &ModelSpec, op: &Op, inputs: &[String], name: &str) {
-    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-    match op {
-        Op::MaxPool { size } => max_pool(graph, spatial(spec, size), inputs[0], name),
-        Op::Upsample { factor } => upsample(graph, spatial(spec, factor), inputs[0], name),
-        Op::Concat => drop(graph.node("Concat", name, &inputs, vec![int("axis", 1)])),
-        other => unreachable!("{other:?} has been refused when quantising"),
-    }
 }

@@ -4,7 +4,8 @@
 
 use contract::{
     Modality,
-    net::{Activation, Conv, Layer, Op, Padding},
+    net::{Activation, Conv, Layer, Op, Spatial},
+    quant,
 };
 
 use crate::{
@@ -26,8 +27,10 @@ pub struct Quantised {
     pub group_of: Vec<usize>,
     /// Scales.
     pub groups: Vec<Group>,
-    /// In step with the layers; `None` where codes only move.
+    /// In step with the layers; `None` where there is no convolution.
     pub convs: Vec<Option<QuantisedConv>>,
+    /// `[layer][modality]`, empty where a layer is no norm of its own: its affine step, moved off all ties.
+    pub norms: Vec<Vec<Affine>>,
 }
 
 /// A convolution in int8.
@@ -53,7 +56,15 @@ impl Quantised {
             _ => Ok(None),
         };
         let convs = folded.spec.net.layers.iter().enumerate().map(conv).collect::<Result<_, _>>()?;
-        Ok(Self { group_of, groups, convs })
+        let norm = |(index, layer): (usize, &Layer)| match &layer.op {
+            Op::Norm { activation } => {
+                let (x, y) = (&groups[group_of[layer.inputs[0]]], &groups[group_of[index + 1]]);
+                settle_norm(folded, index, *activation, x, y)
+            }
+            _ => Ok(vec![]),
+        };
+        let norms = folded.spec.net.layers.iter().enumerate().map(norm).collect::<Result<_, _>>()?;
+        Ok(Self { group_of, groups, convs, norms })
     }
 
     /// Scale group of a value.
@@ -67,10 +78,10 @@ fn check_supported(folded: &Folded) -> Result<(), ExportError> {
     let net = &folded.spec.net;
     for layer in &net.layers {
         let (what, reason) = match &layer.op {
-            Op::Conv(Conv { padding: Padding::Symmetric, .. }) => ("mirrored padding", "QLinearConv pads with zero"),
-            Op::Conv(Conv { activation: Activation::LeakyRelu(_), .. }) => {
-                ("leaky ReLU", "only ReLU is a saturation; train with ReLU")
-            }
+            Op::Conv(Conv { activation, .. }) if !is_safe(*activation) => (
+                "leaky ReLU",
+                "engines may disagree where the slope's products with codes come near ties; 0.2 does not",
+            ),
             Op::Conv(Conv { out_channels: 1, .. }) => (
                 "convolution with one output channel",
                 "engines round a single factor in fixed point; use two channels",
@@ -78,15 +89,46 @@ fn check_supported(folded: &Folded) -> Result<(), ExportError> {
             Op::Add { activation: Activation::LeakyRelu(_) } => {
                 ("sum with leaky ReLU", "only ReLU is a saturation; train with ReLU")
             }
-            Op::Conv(_) | Op::Add { .. } | Op::MaxPool { .. } | Op::Upsample { .. } | Op::Concat => continue,
+            Op::PixelShuffle { .. } if net.spatial == Spatial::D3 => ("pixel shuffle in 3D", "up-sample and convolve"),
+            Op::Conv(_) | Op::Add { .. } | Op::Norm { .. } => continue,
+            Op::MaxPool { .. } | Op::Upsample { .. } | Op::Concat => continue,
+            Op::PixelShuffle { .. } | Op::PadChannels { .. } => continue,
             Op::Deconv(_) => ("transposed convolution", "use up-sampling and a convolution"),
-            Op::PixelShuffle { .. } => ("pixel shuffle", "use up-sampling and a convolution"),
-            Op::PadChannels { .. } => ("channel padding", "use a 1x1 convolution"),
-            Op::Norm { .. } => ("norm that follows no convolution", "put norms behind convolutions"),
         };
         return Err(ExportError::Unsupported { layer: layer.name.clone(), what, format: "int8", reason });
     }
     Ok(())
+}
+
+/// Whether every engine leaks all codes alike. The scale is the same on both sides, so it does not matter.
+fn is_safe(activation: Activation) -> bool {
+    quant::Table::new((1., 0), quant::Affine::IDENTITY, activation, (1., 0)).is_some()
+}
+
+/// The affine steps of a norm that follows no convolution, one per modality; a shift moves by up to a tenth of a code until
+/// none of the 256 codes of its channel lies near a tie.
+fn settle_norm(
+    folded: &Folded,
+    index: usize,
+    activation: Activation,
+    x: &Group,
+    y: &Group,
+) -> Result<Vec<Affine>, ExportError> {
+    let spec = &folded.spec;
+    let settle = |(row, &modality): (usize, &Modality)| {
+        let Affine { scale, shift } = &folded.layers[index].affine[row];
+        let (read, written) = ((x.scales[row], x.zero_point), (y.scales[row], y.zero_point));
+        let settle_shift = |(&factor, &shift): (&f32, &f32)| {
+            let moved = (0..100).map(|step| shift + step as f32 * 1e-3 * written.0);
+            let holds =
+                |&shift: &f32| quant::Table::new(read, quant::Affine { factor, shift }, activation, written).is_some();
+            let layer = || spec.net.layers[index].name.clone();
+            moved.into_iter().find(holds).ok_or_else(|| ExportError::Factor { layer: layer(), modality, factor })
+        };
+        let shift = scale.iter().zip(shift).map(settle_shift).collect::<Result<_, _>>()?;
+        Ok(Affine { scale: scale.clone(), shift })
+    };
+    spec.modalities.iter().enumerate().map(settle).collect()
 }
 
 fn quantise_conv(folded: &Folded, index: usize, x: &Group, y: &Group) -> Result<QuantisedConv, ExportError> {

@@ -17,7 +17,7 @@ const MAX_STEPS: usize = 2000;
 /// Groups of the summands and of the sum.
 pub type Tied = [usize; 3];
 
-/// Sums by what they tie together: no group occurs in two of the lists.
+/// Sums by what they tie together, each list in the given order: no group occurs in two of them.
 pub fn components(sums: &[Tied]) -> Vec<Vec<Tied>> {
     let mut components: Vec<Vec<Tied>> = vec![];
     for &sum in sums {
@@ -26,6 +26,9 @@ pub fn components(sums: &[Tied]) -> Vec<Vec<Tied>> {
         touched.push(vec![sum]);
         components = rest;
         components.push(touched.concat());
+    }
+    for component in &mut components {
+        component.sort_by_key(|sum| sums.iter().position(|other| other == sum));
     }
     components
 }
@@ -91,7 +94,7 @@ mod tests {
     fn components_share_no_group() {
         let sums = [[0, 1, 2], [3, 4, 5], [2, 6, 7], [8, 8, 9], [7, 5, 10]];
         let found = components(&sums);
-        assert_eq!(found, [vec![[8, 8, 9]], vec![[0, 1, 2], [2, 6, 7], [3, 4, 5], [7, 5, 10]]]);
+        assert_eq!(found, [vec![[8, 8, 9]], vec![[0, 1, 2], [3, 4, 5], [2, 6, 7], [7, 5, 10]]]);
     }
 
     /// A single sum and a chain of three, with ranges that differ up to tenfold.

@@ -8,7 +8,7 @@ use contract::{
     Modality,
     manifest::Precision,
     names::{self, NormParam},
-    net::{Activation, Net, Op},
+    net::{Activation, Deconv, Net, Op},
 };
 use export::{
     ExportError, Folded,
@@ -137,17 +137,23 @@ fn what_int8_cannot_say_is_refused_by_name() {
         export(&folded, &support::samples(&spec), Method::MinMax, Format::Qoperator, || ()).err().unwrap().to_string()
     };
     let leaky = |net: &mut Net| match &mut net.layers[0].op {
-        Op::Conv(conv) => conv.activation = Activation::LeakyRelu(0.2),
+        // A quarter of code 2 is a tie.
+        Op::Conv(conv) => conv.activation = Activation::LeakyRelu(0.25),
         _ => unreachable!(),
     };
     let single = |net: &mut Net| match &mut net.layers[5].op {
         Op::Conv(conv) => conv.out_channels = 1,
         _ => unreachable!(),
     };
-    let pre = |net: &mut Net| net.layers[2].op = Op::Norm { activation: Activation::Relu };
-    let pre = |net: &mut Net| {
-        pre(net);
-        net.layers[6].op = Op::Upsample { factor: [1, 1, 1] };
+    let spread = |net: &mut Net| {
+        let (kernel, stride) = ([1, 3, 3], [1, 2, 2]);
+        let deconv = Deconv { out_channels: 9, kernel, stride, norm: true, activation: Activation::Relu };
+        net.layers[6].op = Op::Deconv(deconv);
+    };
+    let leaky_sum = |net: &mut Net| net.layers[11].op = Op::Add { activation: Activation::LeakyRelu(0.2) };
+    let image_sum = |net: &mut Net| {
+        net.layers[0].op = Op::Add { activation: Activation::None };
+        net.layers[0].inputs = vec![0, 0];
     };
     let mixed_join = |net: &mut Net| match &mut net.layers[5].op {
         Op::Conv(conv) => conv.activation = Activation::None,
@@ -156,7 +162,9 @@ fn what_int8_cannot_say_is_refused_by_name() {
     for (message, words) in [
         (refuse(&leaky), ["'a'", "leaky ReLU"]),
         (refuse(&single), ["'d'", "one output channel"]),
-        (refuse(&pre), ["'pool'", "follows no convolution"]),
+        (refuse(&spread), ["'up'", "transposed convolution"]),
+        (refuse(&leaky_sum), ["'sum'", "leaky ReLU"]),
+        (refuse(&image_sum), ["'a'", "reads the image"]),
         (refuse(&mixed_join), ["join", "with and without ReLU"]),
     ] {
         assert!(words.iter().all(|word| message.contains(word)), "{message}");

@@ -8,7 +8,7 @@ use std::fmt;
 use contract::{
     Modality, Net, names,
     net::{Activation, Conv, Layer, Op, Shape},
-    quant::{Multiplier, Sum, requantise},
+    quant::{Affine, Multiplier, Sum, Table, requantise},
 };
 
 use super::{Values, source};
@@ -85,9 +85,17 @@ fn step(
     let moved = |values: Values<i8>| Codes { values, scale: input.scale, zero_point: input.zero_point };
     match &layer.op {
         Op::Conv(conv) => {
-            let constants = constants(file, output, modality)?;
+            let (made, leak) = match conv.activation {
+                Activation::LeakyRelu(_) => Leak::read(file, output, modality).map(|leak| (leak.codes, Some(leak)))?,
+                _ => (output, None),
+            };
+            let constants = constants(file, made, modality)?;
             same_scale(constants.x, input)?;
-            convolve(&input.values, conv, &constants, shape)
+            let codes = convolve(&input.values, conv, &constants, shape)?;
+            match leak {
+                Some(leak) => leak.apply(&codes, conv.activation),
+                None => Ok(codes),
+            }
         }
         Op::MaxPool { size } => Ok(moved(input.values.max_pool(*size))),
         Op::Upsample { factor } => Ok(moved(input.values.upsample(*factor))),
@@ -99,9 +107,71 @@ fn step(
             }
             Ok(moved(Values::concat(&inputs.iter().map(|codes| &codes.values).collect::<Vec<_>>())))
         }
+        Op::Add { activation: Activation::LeakyRelu(_) } => Err("has no int8 form yet".into()),
         Op::Add { activation } => add(file, output, [inputs[0], inputs[1]], *activation, modality),
-        Op::Deconv(_) | Op::Norm { .. } => Err("has no int8 form yet".into()),
+        Op::Norm { activation } => norm(file, output, input, *activation, modality),
+        Op::Deconv(_) => Err("has no int8 form yet".into()),
     }
+}
+
+/// What the file spells as `DequantizeLinear`, `LeakyRelu` and `QuantizeLinear` behind a convolution.
+struct Leak<'f> {
+    /// The value that the convolution makes.
+    codes: &'f str,
+    read: (f32, i8),
+    written: (f32, i8),
+}
+
+impl<'f> Leak<'f> {
+    fn read(file: &'f ModelFile, output: &str, modality: Modality) -> Result<Self, String> {
+        let (leaked, written) = input_and_scale(file, output, "QuantizeLinear", modality)?;
+        let [real] = operands(file, leaked, "LeakyRelu")?;
+        let (codes, read) = input_and_scale(file, real, "DequantizeLinear", modality)?;
+        Ok(Self { codes, read, written })
+    }
+
+    fn apply(&self, input: &Codes, activation: Activation) -> Result<Codes, String> {
+        same_scale(self.read, input)?;
+        let table = Table::new(self.read, Affine::IDENTITY, activation, self.written).ok_or("codes near a tie")?;
+        let data = input.values.data.iter().map(|&code| table.code(code)).collect();
+        let (scale, zero_point) = self.written;
+        Ok(Codes { values: Values::new(input.values.shape, data), scale, zero_point })
+    }
+}
+
+/// What the file spells as `DequantizeLinear`, `Mul`, `Add`, perhaps `LeakyRelu`, and `QuantizeLinear`.
+fn norm(
+    file: &ModelFile,
+    output: &str,
+    input: &Codes,
+    activation: Activation,
+    modality: Modality,
+) -> Result<Codes, String> {
+    let (mut real, written) = input_and_scale(file, output, "QuantizeLinear", modality)?;
+    if let Activation::LeakyRelu(_) = activation {
+        [real] = operands(file, real, "LeakyRelu")?;
+    }
+    let [scaled, shift] = operands(file, real, "Add")?;
+    let [real, factor] = operands(file, scaled, "Mul")?;
+    let (_, read) = input_and_scale(file, real, "DequantizeLinear", modality)?;
+    same_scale(read, input)?;
+    let vector = |name: &str| constant(file, name, modality).map(|tensor| tensor.f32s());
+    let (factors, shifts) = (vector(factor)?, vector(shift)?);
+    let mut data = vec![];
+    for (channel, codes) in input.values.data.chunks_exact(input.values.shape.pixels()).enumerate() {
+        let affine = Affine { factor: factors[channel], shift: shifts[channel] };
+        let table = Table::new(read, affine, activation, written);
+        let table = table.ok_or_else(|| format!("codes of channel {channel} near a tie"))?;
+        data.extend(codes.iter().map(|&code| table.code(code)));
+    }
+    Ok(Codes { values: Values::new(input.values.shape, data), scale: written.0, zero_point: written.1 })
+}
+
+/// What the node of this operation reads.
+fn operands<'f, const N: usize>(file: &'f ModelFile, output: &str, op: &str) -> Result<[&'f str; N], String> {
+    let node = file.maker(output).filter(|node| node.op == op);
+    let inputs: Vec<&str> = node.map(|node| node.inputs.iter().map(String::as_str).collect()).unwrap_or_default();
+    inputs.try_into().map_err(|_| format!("'{output}' is no {op} of {N} values"))
 }
 
 /// What the file spells as `DequantizeLinear` twice, `Add` and `QuantizeLinear`.
@@ -113,9 +183,7 @@ fn add(
     modality: Modality,
 ) -> Result<Codes, String> {
     let (real, (scale, zero_point)) = input_and_scale(file, output, "QuantizeLinear", modality)?;
-    let sum = file.maker(real).filter(|node| node.op == "Add" && node.inputs.len() == 2);
-    let sum = sum.ok_or_else(|| format!("'{real}' is no sum of two values"))?;
-    for (summand, input) in sum.inputs.iter().zip(inputs) {
+    for (summand, input) in operands::<2>(file, real, "Add")?.into_iter().zip(inputs) {
         let (_, read) = input_and_scale(file, summand, "DequantizeLinear", modality)?;
         same_scale(read, input)?;
     }
@@ -123,19 +191,18 @@ fn add(
     let rule = Sum::new(a.scale, b.scale, scale).ok_or_else(|| {
         format!("engines may disagree about the sum of codes of {:e} and {:e} in codes of {scale:e}", a.scale, b.scale)
     })?;
-    let floor = floor(activation, zero_point)?;
+    let floor = floor(activation, zero_point);
     let above_zero = |codes: &Codes, index: usize| i32::from(codes.values.data[index]) - i32::from(codes.zero_point);
     let code = |index| rule.code(above_zero(a, index), above_zero(b, index), zero_point).max(floor);
     let data = (0..a.values.data.len()).map(code).collect();
     Ok(Codes { values: Values::new(a.values.shape, data), scale, zero_point })
 }
 
-/// A real floor of 0 is the code of 0. A leak would need a table of its own.
-fn floor(activation: Activation, zero_point: i8) -> Result<i8, String> {
+/// A real floor of 0 is the code of 0. A leak has none, and is a table's work.
+fn floor(activation: Activation, zero_point: i8) -> i8 {
     match activation {
-        Activation::None => Ok(i8::MIN),
-        Activation::Relu => Ok(zero_point),
-        Activation::LeakyRelu(_) => Err("has no int8 form yet".into()),
+        Activation::None | Activation::LeakyRelu(_) => i8::MIN,
+        Activation::Relu => zero_point,
     }
 }
 
@@ -212,7 +279,7 @@ fn convolve(input: &Values<i8>, conv: &Conv, constants: &Constants, shape: Shape
         let multiplier = Multiplier::new(constants.x.0, weight_scale, y_scale);
         multipliers.push(multiplier.ok_or_else(|| format!("channel {channel} has no positive multiplier"))?);
     }
-    let floor = floor(conv.activation, y_zero)?;
+    let floor = floor(conv.activation, y_zero);
     let values = Values::build(shape, |o, position| {
         let sum = constants.bias[o] + taps(input, conv, &constants.weight, x_zero, o, position);
         requantise(sum, multipliers[o], y_zero).max(floor)

@@ -193,14 +193,7 @@ impl Net {
 }
 
 /// `relu(shortcut(x) + conv(relu(conv(x))))`, norms behind the convolutions.
-fn block(
-    b: &mut Builder,
-    name: &str,
-    input: usize,
-    shortcut: Option<Conv>,
-    channels: usize,
-    dilation: usize,
-) -> usize {
+fn block(b: &mut Builder, name: &str, input: usize, shortcut: Option<Conv>, channels: usize, dilation: usize) -> usize {
     let conv = Conv { dilation: [1, dilation, dilation], ..Conv::plane(channels, 3) };
     let straight = match shortcut {
         None => input,

@@ -158,6 +158,17 @@ pub enum Activation {
     LeakyRelu(f32),
 }
 
+impl Activation {
+    /// Of one real.
+    pub fn apply(self, x: f64) -> f64 {
+        match self {
+            Self::None => x,
+            Self::Relu => x.max(0.),
+            Self::LeakyRelu(slope) => x.max(f64::from(slope) * x),
+        }
+    }
+}
+
 impl Conv {
     /// A square convolution of stride 1 with norm and ReLU, zero-padded to keep the size: the usual layer in 2D.
     pub fn plane(out_channels: usize, kernel: usize) -> Self {

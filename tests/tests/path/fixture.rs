@@ -84,8 +84,10 @@ pub static INT8: LazyLock<Vec<Exported>> = LazyLock::new(|| {
         Exported::new(Net::compact_dilated(3, 5, 4, 32, 48), both, 21),
         Exported::new(Net::compact_dilated(1, 4, 6, 48, 24), both, 22),
         Exported::new(sums(), both, 23),
-        Exported::new(Net::compact3d(5, 2, 8, 16, 8), both, 24),
+        Exported::new(Net::compact3d(5, 4, 8, 16, 8), both, 24),
         Exported::new(volume(), both, 25),
+        Exported::new(pre_activated(), both, 26),
+        Exported::new(narrowed(Net::dilated2d(5, 16, 24), 8), both, 27),
         Exported::new(Net::compact(1, 5, 16, 128, 128), both, 6),
     ]
 });
@@ -168,6 +170,20 @@ fn volume() -> Net {
         layer("head", &[8], Op::Conv(Conv { bias: true, kernel: [3, 3, 1], ..plain(4, 3) })),
     ];
     Net { name: "volume".into(), spatial: Spatial::D3, input: Shape { channels: 2, size: [4, 6, 9] }, layers }
+}
+
+/// The same layers with all hidden widths divided, so that nested loops stay short.
+fn narrowed(mut net: Net, by: usize) -> Net {
+    let last = net.layers.len() - 1;
+    for layer in &mut net.layers[..last] {
+        match &mut layer.op {
+            Op::Conv(conv) => conv.out_channels /= by,
+            Op::PadChannels { front, back } => (*front, *back) = (*front / by, *back / by),
+            _ => {}
+        }
+    }
+    net.name += " narrowed";
+    net
 }
 
 /// All that the paper's 2D network is made of, in few weights.
