@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use contract::{
     Modality, ModelSpec, names,
     net::{Activation, Conv, Layer, Op, Padding, Shape, Spatial},
-    quant::Multiplier,
+    quant::{Multiplier, Sum},
 };
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, attribute_proto::AttributeType, tensor_proto::DataType};
 
@@ -26,8 +26,19 @@ pub struct Network<'a> {
     pub shapes: Vec<Shape>,
     /// Code of real 0 of every value.
     pub zeros: Vec<i8>,
-    /// In step with the layers; `None` for those that only move codes.
-    pub convs: Vec<Option<ConvCodes<'a>>>,
+    /// In step with the layers.
+    pub constants: Vec<Constants<'a>>,
+}
+
+/// What a layer computes with.
+#[derive(Debug)]
+pub enum Constants<'a> {
+    /// A convolution's.
+    Conv(ConvCodes<'a>),
+    /// A residual sum's, one per modality of the spec.
+    Add(Vec<Sum>),
+    /// None: codes only move.
+    None,
 }
 
 /// A convolution's constants.
@@ -79,7 +90,7 @@ pub fn network<'a>(spec: &'a ModelSpec, graph: &'a GraphProto) -> Result<Network
     let shapes = net.shapes().map_err(|error| at(&net.name, (false, error.to_string())))?;
     let file = File::new(graph);
     let (mut scales, mut zeros) = (vec![vec![spec.intensity.scale; spec.modalities.len()]], vec![0]);
-    let mut convs = vec![];
+    let mut constants = vec![];
     for (index, layer) in net.layers.iter().enumerate() {
         let read = || -> Result<_, Reason> {
             let node = file.node(spec, index)?;
@@ -95,7 +106,13 @@ pub fn network<'a>(spec: &'a ModelSpec, graph: &'a GraphProto) -> Result<Network
                             codes.x
                         ));
                     }
-                    Ok((Some(codes.codes), scale, zero))
+                    Ok((Constants::Conv(codes.codes), scale, zero))
+                }
+                Op::Add { activation } => {
+                    let made: Vec<_> =
+                        layer.inputs.iter().map(|&value| (scales[value].as_slice(), zeros[value])).collect();
+                    let (sums, scale, zero) = file.sum(spec, node, *activation, &inputs, &made)?;
+                    Ok((Constants::Add(sums), scale, zero))
                 }
                 op => {
                     file.moves(spec, node, layer, op, &inputs)?;
@@ -103,16 +120,16 @@ pub fn network<'a>(spec: &'a ModelSpec, graph: &'a GraphProto) -> Result<Network
                     if layer.inputs.iter().any(|&value| made(value) != made(first)) {
                         return foreign("joins values of different scales");
                     }
-                    Ok((None, scales[first].clone(), zeros[first]))
+                    Ok((Constants::None, scales[first].clone(), zeros[first]))
                 }
             }
         };
-        let (conv, scale, zero) = read().map_err(|reason| at(&layer.name, reason))?;
-        convs.push(conv);
+        let (read, scale, zero) = read().map_err(|reason| at(&layer.name, reason))?;
+        constants.push(read);
         scales.push(scale);
         zeros.push(zero);
     }
-    Ok(Network { spec, shapes, zeros, convs })
+    Ok(Network { spec, shapes, zeros, constants })
 }
 
 /// Name of a value in the file.
@@ -190,20 +207,9 @@ impl<'a> File<'a> {
                 "a ReLU with zero point {y_zero}, expected -128: saturation would not be the ReLU"
             ));
         }
-        let per_modality = |input: usize, len: Option<usize>| -> Result<Vec<Vec<f32>>, Reason> {
-            let rows = spec.modalities.iter().map(|&modality| {
-                let scales = self.row(&node.input[input], modality, DataType::Float, len)?;
-                let scales: Vec<f32> = words(scales).map(f32::from_le_bytes).collect();
-                match scales.iter().position(|scale| !(scale.is_normal() && *scale > 0.)) {
-                    Some(at) => {
-                        invalid(format!("{modality} scale {at} is {:e}, expected a positive normal number", scales[at]))
-                    }
-                    None => Ok(scales),
-                }
-            });
-            rows.collect()
-        };
-        let (x, w, y) = (per_modality(1, None)?, per_modality(4, Some(conv.out_channels))?, per_modality(6, None)?);
+        let x = self.scales(spec, &node.input[1], None)?;
+        let w = self.scales(spec, &node.input[4], Some(conv.out_channels))?;
+        let y = self.scales(spec, &node.input[6], None)?;
         let mut tables = vec![];
         for (row, &modality) in spec.modalities.iter().enumerate() {
             let bias = self.row(&node.input[8], modality, DataType::Int32, Some(conv.out_channels))?;
@@ -213,6 +219,70 @@ impl<'a> File<'a> {
         let first = |rows: Vec<Vec<f32>>| rows.into_iter().map(|row| row[0]).collect();
         let read = ReadConv { codes: ConvCodes { weights, tables }, x: (first(x), x_zero) };
         Ok((read, first(y), y_zero))
+    }
+
+    /// A sum of two values: `DequantizeLinear` of each, `Add`, `QuantizeLinear`.
+    fn sum(
+        &self,
+        spec: &ModelSpec,
+        node: &'a NodeProto,
+        activation: Activation,
+        inputs: &[&str],
+        made: &[(&[f32], i8)],
+    ) -> Result<(Vec<Sum>, Vec<f32>, i8), Reason> {
+        expect_op(node, "QuantizeLinear", 3, &[])?;
+        let add = self.maker(&node.input[0])?;
+        expect_op(add, "Add", 2, &[])?;
+        for ((real, &input), made) in add.input.iter().zip(inputs).zip(made) {
+            let real = self.maker(real)?;
+            expect_op(real, "DequantizeLinear", 3, &[input])?;
+            let read = self.scale_and_zero(spec, real)?;
+            if (read.0.as_slice(), read.1) != *made {
+                return foreign(format!("reads codes of scale and zero point {read:?}, made with {made:?}"));
+            }
+        }
+        let (y, zero) = self.scale_and_zero(spec, node)?;
+        match activation {
+            Activation::None => {}
+            Activation::Relu if zero == i8::MIN => {}
+            _ => return foreign(format!("{activation:?} with zero point {zero} is no saturation")),
+        }
+        let sums = (0..y.len()).map(|row| {
+            let [a, b] = [made[0].0[row], made[1].0[row]];
+            let near_tie =
+                || (true, format!("{a:e} and {b:e} over {}: engines could round such sums differently", y[row]));
+            Sum::new(a, b, y[row]).ok_or_else(near_tie)
+        });
+        Ok((sums.collect::<Result<_, _>>()?, y, zero))
+    }
+
+    /// Second and third input of `DequantizeLinear` or `QuantizeLinear`; a scale per modality.
+    fn scale_and_zero(&self, spec: &ModelSpec, node: &NodeProto) -> Result<(Vec<f32>, i8), Reason> {
+        let scales = self.scales(spec, &node.input[1], None)?.into_iter().map(|row| row[0]).collect();
+        Ok((scales, self.constant(&node.input[2], DataType::Int8, &[])?[0] as i8))
+    }
+
+    /// Positive numbers per modality.
+    fn scales(&self, spec: &ModelSpec, name: &str, len: Option<usize>) -> Result<Vec<Vec<f32>>, Reason> {
+        let rows = spec.modalities.iter().map(|&modality| {
+            let scales: Vec<f32> =
+                words(self.row(name, modality, DataType::Float, len)?).map(f32::from_le_bytes).collect();
+            match scales.iter().position(|scale| !(scale.is_normal() && *scale > 0.)) {
+                Some(at) => {
+                    invalid(format!("{modality} scale {at} is {:e}, expected a positive normal number", scales[at]))
+                }
+                None => Ok(scales),
+            }
+        });
+        rows.collect()
+    }
+
+    /// The node that makes a value inside of a layer.
+    fn maker(&self, name: &str) -> Result<&'a NodeProto, Reason> {
+        match self.makers.get(name) {
+            Some(node) if node.domain.is_empty() => Ok(node),
+            _ => foreign(format!("no standard operation makes '{name}'")),
+        }
     }
 
     /// Operations that move codes without changing them.

@@ -1,16 +1,18 @@
 //! A network to steps over one arena: which values lie where, for how long, and what computes them.
 //!
-//! Every value gets a home: a buffer of its own, or some planes of the join that it is an input of, so that joining copies
-//! nothing. A buffer has gaps around its rows as wide as the widest padding among the convolutions that read it.
+//! Every value has its planes, with gaps around the rows as wide as the widest padding among the convolutions that read
+//! it. A join has none: its readers find the planes of its inputs where they are, so joining copies nothing.
 
 use contract::net::{Conv as ConvLayer, Op, Shape};
 
 use super::{
-    load::Network,
+    load::{Constants, Network},
     plan::{self, Buffer},
     step::{Planned, Program, Step},
 };
-use crate::kernels::{Arena, Conv, ConvSpec, Fill, Intake, Kernels, Labels, Move, PACK, Resize, View, Widen};
+use crate::kernels::{
+    Add, Arena, Conv, ConvSpec, Fill, Intake, Kernels, Labels, Move, PACK, Part, Resize, View, Widen,
+};
 
 /// What a plan costs, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +35,32 @@ pub struct Lowered {
     pub memory: Memory,
 }
 
-/// Decides everything. `Err` holds the bytes that the arena would need, if those are more than `max_bytes`.
-pub fn lower(network: &Network<'_>, kernels: Kernels, max_bytes: usize) -> Result<Lowered, usize> {
-    let layout = Layout::new(network, kernels);
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// The arena would need so many bytes.
+    Arena(usize),
+    /// A sum of joins, or labels of one: only convolutions, pools and up-samplings read values of several parts.
+    Join {
+        /// The layer.
+        layer: String,
+    },
+}
+
+/// Decides everything; refuses arenas of more than `max_bytes`.
+pub fn lower(network: &Network<'_>, kernels: Kernels, max_bytes: usize) -> Result<Lowered, Unfit> {
+    let (layers, lanes, parts) = (&network.spec.net.layers, lanes(network), parts(network));
+    let unfit = |index: usize| match layers[index].op {
+        Op::Add { .. } => layers[index].inputs.iter().any(|&input| parts[input].len() > 1),
+        _ => index + 1 == logits(network).0 && parts[index + 1].len() > 1,
+    };
+    if let Some(index) = (0..layers.len()).find(|&index| unfit(index)) {
+        return Err(Unfit::Join { layer: layers[index].name.clone() });
+    }
+    let layout = Layout::new(network, lanes, kernels);
     let (origins, words) = plan::place(&layout.buffers);
     if words.saturating_mul(4) > max_bytes.min(MAX_ARENA_BYTES) {
-        return Err(words.saturating_mul(4));
+        return Err(Unfit::Arena(words.saturating_mul(4)));
     }
     let build = Build { network, kernels, layout: &layout, origins, words };
     let steps: Vec<Planned> = layout.tasks.iter().map(|task| build.step(task)).collect();
@@ -66,33 +88,29 @@ const MAX_ARENA_BYTES: usize = u32::MAX as usize;
 #[derive(Clone, Copy, Debug)]
 enum Task {
     Intake,
-    /// Surroundings of this buffer.
+    /// Surroundings of this value.
     Fill(usize),
-    /// Input of this layer into this buffer.
+    /// Input of this layer, its part of this number, into this layer's scratch.
     Widen(usize, usize),
-    /// This layer, reading the widened copy if there is one.
-    Layer(usize, Option<usize>),
-    /// A join's input of this number that lies elsewhere.
-    Copy(usize, usize),
+    /// This layer; of pools and the like, the part of this number.
+    Layer(usize, usize),
 }
 
-/// Planes of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Home {
-    buffer: usize,
-    first_plane: usize,
-}
-
-/// Homes, lives and tasks.
+/// Where values live and what is done when.
 struct Layout {
-    homes: Vec<Home>,
+    /// Of each value, the values that it is made of: itself, or for joins their inputs' in order. A join is no memory: its
+    /// readers find the planes where they are.
+    parts: Vec<Vec<usize>>,
     /// Channel of each lane of each value's planes.
     lanes: Vec<Vec<Option<usize>>>,
+    /// Of each value that is no join.
+    geometry: Vec<Option<Geometry>>,
+    /// Pixels of all parts that the scratch of a layer holds, where its kernels want a widened copy.
+    scratch: Vec<usize>,
+    /// Per value, then per layer's scratch.
     buffers: Vec<Buffer>,
-    /// Per buffer: planes, size and gaps.
-    geometry: Vec<Geometry>,
     tasks: Vec<Task>,
-    /// Every value by itself, in bytes of its channels: what must be alive.
+    /// Every value in bytes of its channels: what must be alive.
     values: Vec<Buffer>,
     /// The value that the labels are taken from, and how often each is repeated.
     logits: (usize, [usize; 3]),
@@ -123,123 +141,92 @@ impl Geometry {
     }
 }
 
+/// First and last task of a life.
+type Life = Option<(usize, usize)>;
+
+fn extend(life: &mut Life, at: usize) {
+    *life = Some(life.map_or((at, at), |(first, last)| (first.min(at), last.max(at))));
+}
+
 impl Layout {
-    fn new(network: &Network<'_>, kernels: Kernels) -> Self {
-        let net = &network.spec.net;
-        let logits = logits(network);
-        let lanes = lanes(network);
-        let (homes, mut geometry) = homes(network, &lanes);
-        for layer in &net.layers {
-            let Op::Conv(conv) = &layer.op else { continue };
-            let geometry = &mut geometry[homes[layer.inputs[0]].buffer];
-            for (pad, needed) in geometry.pads.iter_mut().zip(conv.pads()) {
-                *pad = (*pad).max(needed);
-            }
-            geometry.tail = geometry.tail.max(4 * conv.stride[2]);
-        }
-        let mut this = Self { homes, lanes, buffers: vec![], geometry, tasks: vec![], values: vec![], logits };
+    fn new(network: &Network<'_>, lanes: Vec<Vec<Option<usize>>>, kernels: Kernels) -> Self {
+        let parts = parts(network);
+        let geometry = geometry(network, &lanes, &parts);
+        let mut this = Self {
+            parts,
+            lanes,
+            geometry,
+            scratch: vec![0; network.spec.net.layers.len()],
+            buffers: vec![],
+            tasks: vec![],
+            values: vec![],
+            logits: logits(network),
+        };
         this.schedule(network, kernels);
         this
     }
 
-    /// Lists the tasks and notes when each buffer and value is first written and last read.
+    /// Lists the tasks and notes when each value and each scratch is first written and last read.
     fn schedule(&mut self, network: &Network<'_>, kernels: Kernels) {
-        let net = &network.spec.net;
-        let mut lives: Vec<Option<(usize, usize)>> = vec![None; self.geometry.len()];
-        let mut values: Vec<(usize, usize)> = vec![(0, 0); self.homes.len()];
-        self.produce(0, Task::Intake, &mut lives, &mut values);
-        for (index, layer) in net.layers.iter().enumerate() {
-            if index + 1 > self.logits.0 {
-                // Only the up-sampling behind the head, which the labels do.
-                break;
-            }
-            let reads = |at: usize,
-                         lives: &mut Vec<Option<(usize, usize)>>,
-                         values: &mut Vec<(usize, usize)>,
-                         homes: &[Home]| {
-                for &input in &layer.inputs {
-                    extend(&mut lives[homes[input].buffer], at);
-                    values[input].1 = at;
-                }
-            };
+        let layers = &network.spec.net.layers;
+        let count = self.geometry.len();
+        let mut lives: Vec<Life> = vec![None; count + layers.len()];
+        self.produce(0, Task::Intake, &mut lives);
+        // An up-sampling behind the head is the labels'.
+        for (index, layer) in layers.iter().enumerate().take(self.logits.0) {
+            let parts = self.parts[layer.inputs[0]].clone();
+            let first_read = self.tasks.len();
             match &layer.op {
+                Op::Concat => continue,
                 Op::Conv(_) if kernels.pixel_bytes > PACK => {
-                    let input = &self.geometry[self.homes[layer.inputs[0]].buffer];
-                    let wide = Geometry { pads: [0; 3], size: [1, 1, 2 * input.words()], planes: 1, ..*input };
-                    self.geometry.push(wide);
-                    lives.push(None);
-                    let scratch = self.geometry.len() - 1;
-                    extend(&mut lives[scratch], self.tasks.len());
-                    self.tasks.push(Task::Widen(index, scratch));
-                    reads(self.tasks.len() - 1, &mut lives, &mut values, &self.homes);
-                    self.produce(index + 1, Task::Layer(index, Some(scratch)), &mut lives, &mut values);
-                    extend(&mut lives[scratch], self.tasks.len() - 1);
-                }
-                Op::Concat => {
-                    values[index + 1] = (self.tasks.len(), self.tasks.len());
-                    for (position, &input) in layer.inputs.iter().enumerate() {
-                        if !self.lies_in_join(network, index, position) {
-                            self.produce(index + 1, Task::Copy(index, position), &mut lives, &mut values);
-                        }
-                        values[input].1 = values[input].1.max(self.tasks.len() - 1);
-                        extend(&mut lives[self.homes[input].buffer], self.tasks.len() - 1);
+                    for part in 0..parts.len() {
+                        extend(&mut lives[count + index], self.tasks.len());
+                        self.tasks.push(Task::Widen(index, part));
                     }
+                    self.scratch[index] = parts.iter().map(|&value| self.words(value)).sum();
+                    self.produce(index + 1, Task::Layer(index, 0), &mut lives);
+                    extend(&mut lives[count + index], self.tasks.len() - 1);
                 }
-                _ => {
-                    self.produce(index + 1, Task::Layer(index, None), &mut lives, &mut values);
-                    reads(self.tasks.len() - 1, &mut lives, &mut values, &self.homes);
-                }
+                Op::Conv(_) | Op::Add { .. } => self.produce(index + 1, Task::Layer(index, 0), &mut lives),
+                _ => (0..parts.len()).for_each(|part| self.produce(index + 1, Task::Layer(index, part), &mut lives)),
+            }
+            for &value in layer.inputs.iter().flat_map(|&input| &self.parts[input]) {
+                extend(&mut lives[value], first_read);
+                extend(&mut lives[value], self.tasks.len() - 1);
             }
         }
         // Logits are read when all is done.
-        extend(&mut lives[self.homes[self.logits.0].buffer], self.tasks.len());
-        values[self.logits.0].1 = self.tasks.len();
-        let life = |(first, last): (usize, usize)| first..=last;
-        self.buffers = std::iter::zip(&self.geometry, lives)
-            .map(|(geometry, lived)| Buffer { words: geometry.words(), life: life(lived.unwrap_or((0, 0))) })
-            .collect();
-        let joined: Vec<bool> =
-            std::iter::once(false).chain(net.layers.iter().map(|layer| matches!(layer.op, Op::Concat))).collect();
-        // A join is its inputs, which live until it was last read.
-        for (index, layer) in net.layers.iter().enumerate().rev().filter(|(index, _)| joined[index + 1]) {
-            for &input in &layer.inputs {
-                values[input].1 = values[input].1.max(values[index + 1].1);
-            }
-        }
-        let made = values.iter().enumerate().take(self.logits.0 + 1).filter(|(value, _)| !joined[*value]);
-        self.values =
-            made.map(|(value, &lived)| Buffer { words: network.shapes[value].elements(), life: life(lived) }).collect();
+        extend(&mut lives[self.logits.0], self.tasks.len());
+        let life = |life: &Life| life.map(|(first, last)| first..=last);
+        let words = |buffer: usize| match buffer.checked_sub(count) {
+            Some(layer) => 2 * self.scratch[layer],
+            None => self.words(buffer),
+        };
+        let buffer = |(index, lived): (usize, &Life)| match life(lived) {
+            Some(life) => Buffer { words: words(index), life },
+            None => Buffer { words: 0, life: 0..=0 },
+        };
+        self.buffers = lives.iter().enumerate().map(buffer).collect();
+        let value = |(value, lived): (usize, &Life)| {
+            life(lived).map(|life| Buffer { words: network.shapes[value].elements(), life })
+        };
+        self.values = lives[..count].iter().enumerate().filter_map(value).collect();
     }
 
-    /// Adds the task that makes (part of) a value, and the filling of its surroundings if nobody has done that yet.
-    fn produce(
-        &mut self,
-        value: usize,
-        task: Task,
-        lives: &mut [Option<(usize, usize)>],
-        values: &mut [(usize, usize)],
-    ) {
-        let buffer = self.homes[value].buffer;
-        if lives[buffer].is_none() && self.geometry[buffer].pads != [0; 3] {
-            extend(&mut lives[buffer], self.tasks.len());
-            self.tasks.push(Task::Fill(buffer));
+    /// Adds a task that makes (part of) a value, and the filling of its surroundings if nobody has done that yet.
+    fn produce(&mut self, value: usize, task: Task, lives: &mut [Life]) {
+        let padded = self.geometry[value].is_some_and(|geometry| geometry.pads != [0; 3]);
+        if lives[value].is_none() && padded {
+            extend(&mut lives[value], self.tasks.len());
+            self.tasks.push(Task::Fill(value));
         }
-        extend(&mut lives[buffer], self.tasks.len());
-        values[value] = (self.tasks.len(), self.tasks.len());
+        extend(&mut lives[value], self.tasks.len());
         self.tasks.push(task);
     }
 
-    /// Whether input `position` of join `index` has its home where the join wants it.
-    fn lies_in_join(&self, network: &Network<'_>, index: usize, position: usize) -> bool {
-        let inputs = &network.spec.net.layers[index].inputs;
-        let before: usize = inputs[..position].iter().map(|&input| self.lanes[input].len() / PACK).sum();
-        let home = self.homes[index + 1];
-        self.homes[inputs[position]] == Home { first_plane: home.first_plane + before, ..home }
+    fn words(&self, value: usize) -> usize {
+        self.geometry[value].map_or(0, |geometry| geometry.words())
     }
-}
-
-fn extend(life: &mut Option<(usize, usize)>, at: usize) {
-    *life = Some(life.map_or((at, at), |(first, last)| (first.min(at), last.max(at))));
 }
 
 /// Nearest-neighbour up-sampling behind the head only repeats labels.
@@ -275,29 +262,45 @@ fn lanes(network: &Network<'_>) -> Vec<Vec<Option<usize>>> {
     lanes
 }
 
-/// A home for every value, joins first so that their inputs can move in.
-fn homes(network: &Network<'_>, lanes: &[Vec<Option<usize>>]) -> (Vec<Home>, Vec<Geometry>) {
-    let layers = &network.spec.net.layers;
-    let mut homes: Vec<Option<Home>> = vec![None; lanes.len()];
-    let mut geometry = vec![];
-    // From the last value to the first: a join is met before its inputs.
-    for value in (0..lanes.len()).rev() {
-        let home = *homes[value].get_or_insert_with(|| {
-            let (planes, shape) = (lanes[value].len() / PACK, network.shapes[value]);
-            geometry.push(Geometry { planes, size: shape.size, pads: [0; 3], tail: 4, zero: network.zeros[value] });
-            Home { buffer: geometry.len() - 1, first_plane: 0 }
-        });
-        let Some(layer) = value.checked_sub(1).map(|index| &layers[index]) else { continue };
-        if !matches!(layer.op, Op::Concat) {
-            continue;
+fn parts(network: &Network<'_>) -> Vec<Vec<usize>> {
+    let mut parts = vec![vec![0]];
+    for (index, layer) in network.spec.net.layers.iter().enumerate() {
+        let next = match layer.op {
+            Op::Concat => layer.inputs.iter().flat_map(|&input| parts[input].clone()).collect(),
+            _ => vec![index + 1],
+        };
+        parts.push(next);
+    }
+    parts
+}
+
+/// Gaps as wide as the widest padding of the convolutions that read a value; the same for values that one convolution
+/// reads together, because it steps from row to row in all of them at once.
+fn geometry(network: &Network<'_>, lanes: &[Vec<Option<usize>>], parts: &[Vec<usize>]) -> Vec<Option<Geometry>> {
+    let own = |value: usize| {
+        let (planes, size, zero) = (lanes[value].len() / PACK, network.shapes[value].size, network.zeros[value]);
+        (parts[value] == [value]).then_some(Geometry { planes, size, pads: [0; 3], tail: 4, zero })
+    };
+    let mut geometry: Vec<Option<Geometry>> = (0..lanes.len()).map(own).collect();
+    loop {
+        let mut grown = false;
+        for layer in &network.spec.net.layers {
+            let Op::Conv(conv) = &layer.op else { continue };
+            let read = &parts[layer.inputs[0]];
+            let pads = read
+                .iter()
+                .filter_map(|&value| geometry[value])
+                .fold(conv.pads(), |pads, part| std::array::from_fn(|axis| pads[axis].max(part.pads[axis])));
+            for &value in read {
+                let Some(part) = &mut geometry[value] else { continue };
+                grown |= part.pads != pads;
+                (part.pads, part.tail) = (pads, part.tail.max(4 * conv.stride[2]));
+            }
         }
-        let mut first_plane = home.first_plane;
-        for &input in &layer.inputs {
-            homes[input].get_or_insert(Home { buffer: home.buffer, first_plane });
-            first_plane += lanes[input].len() / PACK;
+        if !grown {
+            return geometry;
         }
     }
-    (homes.into_iter().map(|home| home.expect("every value was visited")).collect(), geometry)
 }
 
 /// Places are known: makes the steps.
@@ -310,68 +313,83 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn buffer(&self, buffer: usize) -> View {
-        self.layout.geometry[buffer].view(self.origins[buffer])
+    fn geometry(&self, value: usize) -> Geometry {
+        self.layout.geometry[value].expect("only joins lie nowhere, and their parts are asked for")
     }
 
     fn view(&self, value: usize) -> View {
-        let home = self.layout.homes[value];
-        let planes = self.layout.lanes[value].len() / PACK;
-        self.buffer(home.buffer).part(home.first_plane..home.first_plane + planes)
+        self.geometry(value).view(self.origins[value])
+    }
+
+    /// First word of the scratch of a layer.
+    fn scratch(&self, layer: usize) -> usize {
+        self.origins[self.layout.geometry.len() + layer]
     }
 
     fn step(&self, task: &Task) -> Planned {
         let (kernels, words) = (self.kernels, self.words);
         let layers = &self.network.spec.net.layers;
-        let moved = |input: usize, output: View, how| {
-            let rows = output.rows();
-            (rows, Step::Move(Move::new(kernels, self.view(input), output, how, words)))
-        };
-        let (layer, (rows, step)) = match *task {
+        let (layer, rows, step) = match *task {
             Task::Intake => {
-                let output = self.view(0);
-                let channels = self.network.shapes[0].channels;
-                (None, (output.rows(), Step::Intake(Intake::new(kernels, output, channels, words))))
+                let (output, channels) = (self.view(0), self.network.shapes[0].channels);
+                (None, output.rows(), Step::Intake(Intake::new(kernels, output, channels, words)))
             }
-            Task::Fill(buffer) => {
-                let Geometry { pads, zero, .. } = self.layout.geometry[buffer];
-                let fill = Fill::new(kernels, self.buffer(buffer), pads, zero, words);
-                let maker = self.layout.homes.iter().position(|home| home.buffer == buffer);
-                (maker.and_then(|value| value.checked_sub(1)), (1, Step::Fill(fill)))
+            Task::Fill(value) => {
+                let Geometry { pads, zero, .. } = self.geometry(value);
+                (value.checked_sub(1), 1, Step::Fill(Fill::new(kernels, self.view(value), pads, zero, words)))
             }
-            Task::Widen(layer, scratch) => {
-                let buffer = self.layout.homes[layers[layer].inputs[0]].buffer;
-                let from = self.origins[buffer]..self.origins[buffer] + self.layout.geometry[buffer].words();
-                (Some(layer), (1, Step::Widen(Widen::new(kernels, from, self.origins[scratch], words))))
+            Task::Widen(layer, part) => {
+                let parts = &self.layout.parts[layers[layer].inputs[0]];
+                let (from, pixels) = (self.origins[parts[part]], self.layout.words(parts[part]));
+                let before: usize = parts[..part].iter().map(|&value| self.layout.words(value)).sum();
+                let to = self.scratch(layer) + 2 * before;
+                (Some(layer), 1, Step::Widen(Widen::new(kernels, from..from + pixels, to, words)))
             }
-            Task::Copy(layer, position) => {
-                let inputs = &layers[layer].inputs;
-                let first = inputs[..position].iter().map(|&input| self.layout.lanes[input].len() / PACK).sum();
-                let input = inputs[position];
-                let planes = self.layout.lanes[input].len() / PACK;
-                let output = self.view(layer + 1).part(first..first + planes);
-                (Some(layer), moved(input, output, Resize::Repeat([1; 3])))
-            }
-            Task::Layer(layer, scratch) => {
-                let (input, output) = (layers[layer].inputs[0], self.view(layer + 1));
-                let done = match &layers[layer].op {
-                    Op::Conv(conv) => (output.rows(), Step::Conv(Box::new(self.conv(layer, conv, scratch)))),
-                    Op::MaxPool { size } => moved(input, output, Resize::MaxPool(*size)),
-                    Op::Upsample { factor } => moved(input, output, Resize::Repeat(*factor)),
+            Task::Layer(layer, part) => {
+                let output = self.view(layer + 1);
+                let step = match &layers[layer].op {
+                    Op::Conv(conv) => Step::Conv(Box::new(self.conv(layer, conv))),
+                    Op::Add { .. } => Step::Add(self.add(layer)),
+                    Op::MaxPool { size } => Step::Move(self.resize(layer, part, Resize::MaxPool(*size))),
+                    Op::Upsample { factor } => Step::Move(self.resize(layer, part, Resize::Repeat(*factor))),
                     other => unreachable!("{other:?} was refused when the file was read"),
                 };
-                (Some(layer), done)
+                (Some(layer), output.rows(), step)
             }
         };
         Planned { layer, rows, step }
     }
 
-    fn conv(&self, index: usize, conv: &ConvLayer, scratch: Option<usize>) -> Conv {
+    /// Pools or repeats one part of a value into its planes of the output.
+    fn resize(&self, layer: usize, part: usize, how: Resize) -> Move {
+        let parts = &self.layout.parts[self.network.spec.net.layers[layer].inputs[0]];
+        let planes =
+            |values: &[usize]| values.iter().map(|&value| self.layout.lanes[value].len() / PACK).sum::<usize>();
+        let output = self.view(layer + 1).part(planes(&parts[..part])..planes(&parts[..=part]));
+        Move::new(self.kernels, self.view(parts[part]), output, how, self.words)
+    }
+
+    fn conv(&self, index: usize, conv: &ConvLayer) -> Conv {
         let value = self.network.spec.net.layers[index].inputs[0];
-        let codes = self.network.convs[index].as_ref().expect("the constants of a convolution");
+        let Constants::Conv(codes) = &self.network.constants[index] else {
+            unreachable!("a convolution has its constants")
+        };
         let weights: Vec<i8> = codes.weights.iter().map(|&byte| byte as i8).collect();
+        let widened = self.kernels.pixel_bytes > PACK;
+        let mut before = 0;
+        let input: Vec<Part> = self.layout.parts[value]
+            .iter()
+            .map(|&part| {
+                let view = self.view(part);
+                // The copies lie one behind another and begin where the buffers do.
+                let copied = before + view.origin - self.origins[part];
+                before += self.layout.words(part);
+                Part { view, origin: if widened { copied } else { view.origin } }
+            })
+            .collect();
         let spec = ConvSpec {
-            input: self.view(value),
+            input: &input,
+            space: if widened { self.scratch(index) } else { 0 },
             lanes: &self.layout.lanes[value],
             output: self.view(index + 1),
             kernel: conv.kernel,
@@ -385,9 +403,16 @@ impl Build<'_> {
             output_zero: self.network.zeros[index + 1],
             tables: &codes.tables,
         };
-        // The copy begins where the buffer does.
-        let widened = scratch.map(|scratch| (self.origins[scratch], self.origins[self.layout.homes[value].buffer]));
-        Conv::new(self.kernels, &spec, widened, self.words)
+        Conv::new(self.kernels, &spec, self.words)
+    }
+
+    fn add(&self, index: usize) -> Add {
+        let Constants::Add(sums) = &self.network.constants[index] else { unreachable!("a sum has its constants") };
+        let inputs = &self.network.spec.net.layers[index].inputs;
+        let values = [inputs[0], inputs[1], index + 1];
+        let [a, b, output] = values.map(|value| self.view(value));
+        let zeros = values.map(|value| self.network.zeros[value]);
+        Add::new(self.kernels, [a, b], output, sums, zeros, self.words)
     }
 
     fn labels(&self) -> Labels {

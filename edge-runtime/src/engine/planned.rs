@@ -5,7 +5,7 @@ use contract::Modality;
 use super::{
     Constants, LayerRun, Logits, Options,
     load::{self, Refused},
-    lower::{self, Lowered, Memory},
+    lower::{self, Lowered, Memory, Unfit},
     step::{Program, Step},
 };
 use crate::{
@@ -47,8 +47,15 @@ impl PlannedEngine {
                 return Err(EdgeError::ModelLayer { path: model.path.clone(), layer, reason });
             }
         };
-        let Lowered { program, memory } = lower::lower(&network, kernels, max_arena_bytes)
-            .map_err(|bytes| EdgeError::Arena { path: model.path.clone(), bytes, max: max_arena_bytes })?;
+        let Lowered { program, memory } = match lower::lower(&network, kernels, max_arena_bytes) {
+            Ok(lowered) => lowered,
+            Err(Unfit::Join { layer }) => {
+                return Ok(Err(format!("layer '{layer}': a join is summed, or labels are its")));
+            }
+            Err(Unfit::Arena(bytes)) => {
+                return Err(EdgeError::Arena { path: model.path.clone(), bytes, max: max_arena_bytes });
+            }
+        };
         let labels_len = program.labels.labels_len();
         let mut layers: Vec<LayerRun> = spec
             .net

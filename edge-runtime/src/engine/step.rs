@@ -1,6 +1,6 @@
 //! One step of a program, as data with one `match` to run it.
 
-use crate::kernels::{Arena, Conv, Fill, Intake, Labels, Meeting, Move, Resize, Team, Widen, share};
+use crate::kernels::{Add, Arena, Conv, Fill, Intake, Labels, Meeting, Move, Resize, Team, Widen, share};
 
 /// What a step does. Steps are proved to stay inside the arena when they are made.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub enum Step {
     Widen(Widen),
     /// A convolution with everything fused to it.
     Conv(Box<Conv>),
+    /// A residual sum.
+    Add(Add),
     /// Pooling, up-sampling, copying.
     Move(Move),
 }
@@ -75,6 +77,7 @@ impl Planned {
                 let [vectors, pixels] = conv.tile();
                 format!("conv[{} channels x {pixels} pixels]", 16 * vectors)
             }
+            Step::Add(_) => "sum".into(),
             Step::Move(step) => match step.how() {
                 Resize::MaxPool(_) => "max-pool".into(),
                 Resize::Repeat([1, 1, 1]) => "copy".into(),
@@ -90,6 +93,7 @@ impl Planned {
             Step::Fill(fill) => fill.writes(),
             Step::Widen(widen) => widen.writes(),
             Step::Conv(conv) => conv.writes(),
+            Step::Add(step) => step.writes(),
             Step::Move(step) => step.writes(),
         }
     }
@@ -101,6 +105,7 @@ impl Planned {
             Step::Fill(_) => 0,
             Step::Widen(widen) => 6 * widen.writes().len(),
             Step::Conv(conv) => conv.bytes(),
+            Step::Add(step) => step.bytes(),
             Step::Move(step) => step.bytes(),
         }
     }
@@ -115,6 +120,7 @@ impl Planned {
             Step::Fill(_) => {}
             Step::Widen(widen) => widen.run(arena, part, parts),
             Step::Conv(conv) => conv.run(arena, table, rows),
+            Step::Add(step) => step.run(arena, table, rows),
             Step::Move(step) => step.run(arena, rows),
         }
     }

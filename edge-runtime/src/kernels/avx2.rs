@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{ConvTile, Kernels, LANES, MAX_QUADS, Moves, PACK, StepWeights, Tile, generic};
+use super::{ConvTile, Kernels, LANES, MAX_QUADS, Moves, PACK, StepWeights, SumTable, Tile, generic};
 
 /// The table, if this CPU has the instructions.
 pub fn new() -> Option<Kernels> {
@@ -115,7 +115,7 @@ unsafe fn store(tile: &Tile, acc: [[__m256i; 2]; 4]) {
 
 /// Moves compiled with AVX2, if this CPU has it.
 pub fn moves() -> Option<Moves> {
-    is_x86_feature_detected!("avx2").then_some(Moves { max_2x2, max_blocks, repeat_2, argmax, spread, widen })
+    is_x86_feature_detected!("avx2").then_some(Moves { max_2x2, max_blocks, repeat_2, argmax, sum, spread, widen })
 }
 
 #[target_feature(enable = "avx2")]
@@ -136,6 +136,11 @@ fn repeat_2(row: &[u32], out: &mut [u32]) {
 #[target_feature(enable = "avx2")]
 fn argmax(planes: &[u32], plane: usize, classes: usize, flip: u8, out: &mut [u8]) {
     generic::argmax(planes, plane, classes, flip, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn sum(a: &[u32], b: &[u32], table: SumTable, flip: u8, out: &mut [u32]) {
+    generic::sum(a, b, table, flip, out);
 }
 
 #[target_feature(enable = "avx2")]

@@ -11,11 +11,22 @@ pub struct Table {
     pub factors: Vec<f32>,
 }
 
+/// Planes that a convolution reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Where they lie in the arena.
+    pub view: View,
+    /// The first pixel, in pixels from the start of the space: the arena's words, or a widened copy.
+    pub origin: usize,
+}
+
 /// What is to be computed: sizes and constants as the model file has them.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvSpec<'a> {
-    /// Where the codes are, with gaps of at least `pads` around them.
-    pub input: View,
+    /// Where the codes are, with gaps of at least `pads` around them; all of one size and with the same steps from row to row.
+    pub input: &'a [Part],
+    /// First word of the space that the parts' origins count from.
+    pub space: usize,
     /// Channel of each lane of the input planes, `[planes * 4]`; `None` for lanes that hold nothing.
     pub lanes: &'a [Option<usize>],
     /// Where the codes go.
@@ -46,10 +57,10 @@ pub struct ConvSpec<'a> {
 #[derive(Debug)]
 pub struct Conv {
     kernels: Kernels,
-    /// First tap of output (0, 0, 0), in pixels after the first word of the arena or of the widened copy.
+    /// First word of the space that is read: the arena, or a widened copy.
+    space: usize,
+    /// First tap of output (0, 0, 0) that comes first, in pixels of the space.
     first_tap: usize,
-    /// First word of the widened copy of the input; `None` where the kernel reads words.
-    widened: Option<usize>,
     row: usize,
     slab: usize,
     stride: [usize; 3],
@@ -79,21 +90,22 @@ struct Block {
 }
 
 impl Conv {
-    /// Packs the weights. `widened`: where [`super::Widen`] puts the copy that this table wants, and the word that the copy
-    /// begins with.
+    /// Packs the weights.
     ///
     /// # Panics
     /// If the views do not fit the arena's `words` or each other: a mistake of the planner, not of the model.
-    pub fn new(kernels: Kernels, spec: &ConvSpec<'_>, widened: Option<(usize, usize)>, words: usize) -> Self {
-        let ConvSpec { input, output, .. } = *spec;
-        assert_eq!(spec.lanes.len(), input.planes * PACK);
+    pub fn new(kernels: Kernels, spec: &ConvSpec<'_>, words: usize) -> Self {
+        let (output, View { size, row, slab, .. }) = (spec.output, spec.input[0].view);
+        assert_eq!(spec.lanes.len(), spec.input.iter().map(|part| part.view.planes * PACK).sum::<usize>());
+        assert!(spec.input.iter().all(|part| (part.view.size, part.view.row, part.view.slab) == (size, row, slab)));
         assert_eq!(output.planes, spec.channels.div_ceil(PACK));
-        assert!((0..3).all(|axis| output.size[axis] == input.size[axis].div_ceil(spec.stride[axis])));
-        let taps = taps(spec);
+        assert!((0..3).all(|axis| output.size[axis] == size[axis].div_ceil(spec.stride[axis])));
+        let (before, _) = reach(spec);
+        let first_tap = spec.input.iter().map(|part| part.origin.checked_sub(before)).min().flatten();
+        let first_tap = first_tap.expect("the surroundings of the first pixel lie in the space");
+        let taps = taps(spec, first_tap + before);
         let mut offsets: Vec<u32> = taps.iter().map(|tap| tap.offset).collect();
         offsets.resize(offsets.len().next_multiple_of(kernels.step_planes), offsets[0]);
-        let before = spec.pads[0] * input.slab + spec.pads[1] * input.row + spec.pads[2];
-        assert!(before <= input.origin, "the surroundings of the first pixel lie before the arena");
         let vectors = spec.channels.div_ceil(LANES);
         let (mut blocks, mut weights, mut first) = (vec![], vec![], 0);
         while first < vectors {
@@ -106,13 +118,13 @@ impl Conv {
         }
         let conv = Self {
             kernels,
-            first_tap: input.origin - before - widened.map_or(0, |(_, from)| from),
-            widened: widened.map(|(to, _)| to),
-            row: input.row,
-            slab: input.slab,
+            space: spec.space,
+            first_tap,
+            row,
+            slab,
             stride: spec.stride,
             output,
-            input_bytes: input.pixels() * kernels.pixel_bytes,
+            input_bytes: spec.input.iter().map(|part| part.view.pixels() * kernels.pixel_bytes).sum(),
             offsets,
             weights,
             blocks,
@@ -127,14 +139,15 @@ impl Conv {
     /// Proves what [`Self::run`] relies on.
     fn check(&self, spec: &ConvSpec<'_>) {
         let [d, h, w] = self.output.size;
-        let last_tap = *self.offsets.iter().max().expect("a tap") as usize;
         let last_row = (d - 1) * self.stride[0] * self.slab + (h - 1) * self.stride[1] * self.row;
         // The last quad of a row may compute up to three pixels that are not written.
         let last_pixel = (w.next_multiple_of(4) - 1) * self.stride[2];
-        let end = self.first_tap + last_row + last_pixel + last_tap + 1;
-        match self.widened {
-            None => self.output.check_against(self.first_tap..end, self.words),
-            Some(at) => self.output.check_against(at..at + 2 * end, self.words),
+        let pixel_words = self.kernels.pixel_bytes / PACK;
+        let (before, after) = reach(spec);
+        for Part { view, origin } in spec.input {
+            let end = origin + (view.planes - 1) * view.plane + last_row + last_pixel + after + 1;
+            let range = self.space + (origin - before) * pixel_words..self.space + end * pixel_words;
+            self.output.check_against(range, self.words);
         }
         for table in &self.tables {
             assert!(table.bias.len() == table.factors.len() && table.bias.len() >= self.vectors() * LANES);
@@ -195,7 +208,7 @@ impl Conv {
                 let output = self.output.row_at(block.first * 4, row);
                 let mut x = 0;
                 for &quads in &block.tiles {
-                    let input = self.widened.unwrap_or(0) + (tap + x * self.stride[2]) * pixel_words;
+                    let input = self.space + (tap + x * self.stride[2]) * pixel_words;
                     // SAFETY: `check` proved that every tap of every pixel of every tile lies in the arena, that weights, bias
                     // and factors fill all vectors, and that the output overlaps nothing that is read. Holding `kernels` proves
                     // that the CPU has its instructions. Rows differ between threads.
@@ -235,15 +248,28 @@ struct Tap {
     index: usize,
 }
 
-/// All taps of a plane, then those of the next.
-fn taps(spec: &ConvSpec<'_>) -> Vec<Tap> {
-    let [kd, kh, kw] = spec.kernel;
-    let (input, [dz, dy, dx]) = (spec.input, spec.dilation);
+/// Pixels from the first tap to the pixel itself, and from there to the last tap.
+fn reach(spec: &ConvSpec<'_>) -> (usize, usize) {
+    let View { row, slab, .. } = spec.input[0].view;
+    let pixels = |steps: [usize; 3]| steps[0] * slab + steps[1] * row + steps[2];
+    (
+        pixels(spec.pads),
+        pixels(std::array::from_fn(|axis| spec.dilation[axis] * (spec.kernel[axis] - 1) - spec.pads[axis])),
+    )
+}
+
+/// All taps of a plane, then those of the next; offsets count from the first tap of
+/// the part whose origin is `first`.
+fn taps(spec: &ConvSpec<'_>, first: usize) -> Vec<Tap> {
+    let ([kd, kh, kw], [dz, dy, dx]) = (spec.kernel, spec.dilation);
     let mut taps = vec![];
-    for plane in 0..input.planes {
+    let planes =
+        spec.input.iter().flat_map(|part| (0..part.view.planes).map(|plane| part.origin + plane * part.view.plane));
+    let View { row, slab, .. } = spec.input[0].view;
+    for (plane, origin) in planes.enumerate() {
         for index in 0..kd * kh * kw {
             let (z, y, x) = (index / (kh * kw), index / kw % kh, index % kw);
-            let offset = plane * input.plane + z * dz * input.slab + y * dy * input.row + x * dx;
+            let offset = origin - first + z * dz * slab + y * dy * row + x * dx;
             taps.push(Tap { offset: u32::try_from(offset).expect("an arena below 2^32 words"), plane, index });
         }
     }

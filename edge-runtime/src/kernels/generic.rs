@@ -1,8 +1,8 @@
 //! The meaning of every kernel: plain loops, the contract's rounding rule. Runs anywhere, fast nowhere.
 
-use contract::quant::{Multiplier, requantise};
+use contract::quant::{Multiplier, requantise, round_half_even};
 
-use super::{ConvTile, Kernels, LANES, MAX_QUADS, Moves, PACK, StepWeights, Tile};
+use super::{ConvTile, Kernels, LANES, MAX_QUADS, Moves, PACK, StepWeights, SumTable, Tile};
 
 /// The table.
 pub fn new() -> Kernels {
@@ -61,7 +61,7 @@ unsafe fn conv<const V: usize, const Q: usize>(tile: &Tile) {
 }
 
 /// Moves without special instructions.
-pub const MOVES: Moves = Moves { max_2x2, max_blocks, repeat_2, argmax, spread, widen };
+pub const MOVES: Moves = Moves { max_2x2, max_blocks, repeat_2, argmax, sum, spread, widen };
 
 /// Bytewise maximum of codes stored as `code ^ flip`.
 #[inline(always)]
@@ -115,6 +115,22 @@ pub(super) fn argmax(planes: &[u32], plane: usize, classes: usize, flip: u8, out
         for (out, &label) in out.iter_mut().zip(&label) {
             *out = label as u8;
         }
+    }
+}
+
+#[inline(always)]
+pub(super) fn sum(a: &[u32], b: &[u32], table: SumTable, flip: u8, out: &mut [u32]) {
+    let sign = u32::from(flip ^ 0x80);
+    let [first, second] = table.factors;
+    for ((&a, &b), out) in a.iter().zip(b).zip(out) {
+        let mut word = 0;
+        for lane in 0..PACK {
+            let code = |word: u32| ((word >> (8 * lane) & 0xff) ^ sign) as f32;
+            // No order of operations changes the code: see the contract's `Sum`.
+            let real = first * code(a) + second * code(b) + table.constant;
+            word |= (round_half_even(real.clamp(0., 255.)) as u32 ^ sign) << (8 * lane);
+        }
+        *out = word;
     }
 }
 

@@ -27,8 +27,8 @@ mod suite;
 mod team;
 
 pub use arena::{Arena, View, WORDS_PER_LINE};
-pub use conv::{Conv, ConvSpec, Table};
-pub use moves::{Fill, Intake, Labels, Move, Resize, Widen, share};
+pub use conv::{Conv, ConvSpec, Part, Table};
+pub use moves::{Add, Fill, Intake, Labels, Move, Resize, SumTable, Widen, share};
 pub use peak::PeakTile;
 pub use team::{Meeting, Team};
 
@@ -118,6 +118,8 @@ pub struct Moves {
     pub repeat_2: unsafe fn(row: &[u32], out: &mut [u32]),
     /// Channel of the largest code of each pixel, the lowest at a tie: `planes[c / 4][pixel]` at `plane` words from one another.
     pub argmax: unsafe fn(planes: &[u32], plane: usize, classes: usize, flip: u8, out: &mut [u8]),
+    /// Per byte, `a * factors[0] + b * factors[1] + constant`, rounded and saturated, of codes plus 128.
+    pub sum: unsafe fn(a: &[u32], b: &[u32], table: SumTable, flip: u8, out: &mut [u32]),
     /// Codes into channel `lane` of words. Lane 0 also puts code 0 into the other three, so it comes first.
     pub spread: unsafe fn(codes: &[i8], lane: usize, flip: u8, out: &mut [u32]),
     /// The four bytes of each word as 16-bit numbers.

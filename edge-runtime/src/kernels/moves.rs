@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use contract::quant::Sum;
+
 use super::{Arena, Kernels, PACK, View};
 
 /// Puts the byte of real 0 into everything around a value: what a convolution's padding sees.
@@ -190,6 +192,66 @@ impl Move {
             // SAFETY: holding the table proves that the CPU has its instructions.
             2 => unsafe { (self.kernels.moves.repeat_2)(row, out) },
             _ => row.iter().zip(out.chunks_exact_mut(factor)).for_each(|(&word, out)| out.fill(word)),
+        }
+    }
+}
+
+/// Sums of two values of other scales, per modality, by the contract's rule.
+#[derive(Debug)]
+pub struct Add {
+    kernels: Kernels,
+    inputs: [View; 2],
+    output: View,
+    tables: Vec<SumTable>,
+}
+
+/// `factors[0] * a + factors[1] * b + constant` of codes plus 128 is the sum's code plus 128, before rounding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SumTable {
+    /// One per input.
+    pub factors: [f32; 2],
+    /// Of the zero points.
+    pub constant: f32,
+}
+
+impl Add {
+    /// `zeros` of both inputs and of the output; one sum per modality.
+    pub fn new(kernels: Kernels, inputs: [View; 2], output: View, sums: &[Sum], zeros: [i8; 3], words: usize) -> Self {
+        for input in inputs {
+            output.check_against(input.span(), words);
+            assert!(input.planes == output.planes && input.size == output.size);
+        }
+        let [a, b, y] = zeros.map(|zero| f32::from(zero) + 128.);
+        let table = |sum: &Sum| {
+            let factors = sum.ratios();
+            SumTable { factors, constant: y - (factors[0] * a + factors[1] * b) }
+        };
+        Self { kernels, inputs, output, tables: sums.iter().map(table).collect() }
+    }
+
+    /// Words that it writes into.
+    pub fn writes(&self) -> Range<usize> {
+        self.output.span()
+    }
+
+    /// Bytes of inputs and output.
+    pub const fn bytes(&self) -> usize {
+        3 * PACK * self.output.pixels()
+    }
+
+    /// Some rows.
+    pub fn run(&self, arena: &Arena, table: usize, rows: Range<usize>) {
+        let (table, width) = (self.tables[table], self.output.size[2]);
+        for plane in 0..self.output.planes {
+            for row in rows.clone() {
+                // SAFETY: `new` checked that the views are in bounds and the output overlaps no input; rows differ between threads;
+                // the table was made on this machine.
+                unsafe {
+                    let [a, b] = self.inputs.map(|input| arena.words_at(input.row_at(plane, row), width));
+                    let out = arena.words_mut(self.output.row_at(plane, row), width);
+                    (self.kernels.moves.sum)(a, b, table, self.kernels.flip, out);
+                }
+            }
         }
     }
 }

@@ -1,10 +1,10 @@
 //! One suite, every table: each must give `generic`'s bits, and `generic` those of the formula written out here.
 
-use contract::quant::{Multiplier, requantise};
+use contract::quant::{Multiplier, Sum, requantise};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Kernels, LANES, MAX_VECTORS, PACK, StepWeights, Tile};
+use super::{Kernels, LANES, MAX_VECTORS, PACK, StepWeights, SumTable, Tile};
 
 /// A random convolution over one tile, in codes.
 struct Case {
@@ -174,6 +174,9 @@ fn moves_of_every_table_equal_plain_loops() {
             let b: Vec<u32> = (0..2 * length).map(|_| rng.random()).collect();
             let (mut pooled, mut thirds, mut doubled) =
                 (vec![0; length], vec![UNTOUCHED; 2 * length / 3], vec![0; 4 * length]);
+            let (sum, mut summed) = (Sum::new(0.41, 0.77, 0.63).unwrap(), vec![0; length]);
+            let [first, second] = sum.ratios();
+            let sum_table = SumTable { factors: [first, second], constant: 5. - first * 128. - second * 0. };
             let (mut labels, mut labels_4) = (vec![9; length], vec![9; length]);
             let codes: Vec<i8> = (0..2 * length).map(|_| rng.random()).collect();
             let (mut words, mut wide) = (vec![UNTOUCHED; 2 * length], vec![0; 2 * length]);
@@ -182,6 +185,7 @@ fn moves_of_every_table_equal_plain_loops() {
                 (moves.max_2x2)(&a, &b, flip, &mut pooled);
                 (moves.max_blocks)(&a, 3, flip, true, &mut thirds);
                 (moves.max_blocks)(&b, 3, flip, false, &mut thirds);
+                (moves.sum)(&a[..length], &b[..length], sum_table, flip, &mut summed);
                 (moves.repeat_2)(&a, &mut doubled);
                 (moves.argmax)(&a, length, 7, flip, &mut labels);
                 (moves.argmax)(&a, length, 4, flip, &mut labels_4);
@@ -193,6 +197,10 @@ fn moves_of_every_table_equal_plain_loops() {
                 for i in 0..length {
                     let four = [a[2 * i], a[2 * i + 1], b[2 * i], b[2 * i + 1]];
                     assert_eq!(code(pooled[i], lane), four.map(|word| code(word, lane)).into_iter().max().unwrap());
+                }
+                for i in 0..length {
+                    let of = |word: u32| i32::from(code(word, lane));
+                    assert_eq!(code(summed[i], lane), sum.code(of(a[i]), of(b[i]) + 128, -123));
                 }
                 for (i, &third) in thirds.iter().enumerate() {
                     let six = [a[3 * i], a[3 * i + 1], a[3 * i + 2], b[3 * i], b[3 * i + 1], b[3 * i + 2]];

@@ -6,3 +6,4 @@ mod float;
 mod int8;
 mod onnx_runtime;
 mod phantom;
+mod planned;
