@@ -18,6 +18,7 @@ pub fn new() -> Option<Kernels> {
         pack,
         quads: [1, 0, 0],
         conv: [one, [None; MAX_QUADS], [None; MAX_QUADS]],
+        triples: [None; MAX_QUADS],
         strided: conv_strided,
         moves: moves()?,
     })

@@ -36,6 +36,15 @@ pub fn new() -> Option<Kernels> {
         pack: generic::pack,
         quads: [6, 3, 2],
         conv: [one, two, three],
+        triples: [
+            Some(triples::<1>),
+            Some(triples::<2>),
+            Some(triples::<3>),
+            Some(triples::<4>),
+            Some(triples::<5>),
+            Some(triples::<6>),
+            None,
+        ],
         strided,
         moves,
     })
@@ -61,6 +70,34 @@ unsafe fn conv<const V: usize, const Q: usize>(tile: &Tile) {
                 }
             }
             weights = weights.add(V * 64);
+        }
+        for (q, quad) in acc.iter().enumerate() {
+            store(tile, 4 * q, *quad);
+        }
+    }
+}
+
+/// One vector, steps in threes whose offsets follow one another: the three taps of a row of a kernel. Six words
+/// are broadcast for twelve products, because with one vector and a word per product the loads would be the limit.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn triples<const Q: usize>(tile: &Tile) {
+    // SAFETY: the caller's promise about the tile; the words of a triple are those of its three offsets.
+    unsafe {
+        let mut acc = [[[_mm512_loadu_si512(tile.bias.cast())]; 4]; Q];
+        let input: *const i32 = tile.input.cast();
+        for triple in 0..tile.steps / 3 {
+            let word = input.add(*tile.offsets.add(3 * triple) as usize);
+            let weights = tile.weights.add(triple * 3 * 64);
+            let w: [__m512i; 3] = std::array::from_fn(|tap| _mm512_loadu_si512(weights.add(tap * 64).cast()));
+            for (q, quad) in acc.iter_mut().enumerate() {
+                let x: [__m512i; 6] =
+                    std::array::from_fn(|at| _mm512_set1_epi32(word.add(4 * q + at).read_unaligned()));
+                for (tap, &w) in w.iter().enumerate() {
+                    for (pixel, acc) in quad.iter_mut().enumerate() {
+                        acc[0] = _mm512_dpbusd_epi32(acc[0], x[pixel + tap], w);
+                    }
+                }
+            }
         }
         for (q, quad) in acc.iter().enumerate() {
             store(tile, 4 * q, *quad);

@@ -1,6 +1,6 @@
 //! A convolution of planes: geometry and packed weights, proved to stay inside the arena when made, run tile by tile.
 
-use super::{Arena, Kernels, LANES, MAX_QUADS, MAX_VECTORS, PACK, StepWeights, Tile, View};
+use super::{Arena, ConvTile, Kernels, LANES, MAX_QUADS, MAX_VECTORS, PACK, StepWeights, Tile, View};
 
 /// What one modality multiplies and adds.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +67,8 @@ pub struct Conv {
     output: View,
     /// Bytes of the input's pixels.
     input_bytes: usize,
+    /// Offsets come in threes that follow one another: three taps side by side.
+    triples: bool,
     /// Per step and plane of the step, pixels after the first tap.
     offsets: Vec<u32>,
     /// `[block][step][vector]`.
@@ -125,6 +127,7 @@ impl Conv {
             stride: spec.stride,
             output,
             input_bytes: spec.input.iter().map(|part| part.view.pixels() * kernels.pixel_bytes).sum(),
+            triples: spec.kernel[2] == 3 && spec.dilation[2] == 1 && kernels.step_planes == 1,
             offsets,
             weights,
             blocks,
@@ -195,6 +198,14 @@ impl Conv {
         self.weights.as_ptr()
     }
 
+    fn kernel(&self, vectors: usize, quads: usize) -> ConvTile {
+        match self.kernels.triples(vectors, quads) {
+            _ if self.stride[2] != 1 => self.kernels.strided,
+            Some(kernel) if self.triples => kernel,
+            _ => self.kernels.conv(vectors, quads),
+        }
+    }
+
     /// Computes some rows of the output, for the modality of `table`.
     pub fn run(&self, arena: &Arena, table: usize, rows: std::ops::Range<usize>) {
         assert!(arena.words() >= self.words && rows.end <= self.output.rows());
@@ -227,11 +238,7 @@ impl Conv {
                             planes,
                             pixels: (self.output.size[2] - x).min(4 * quads),
                         };
-                        let kernel = match self.stride[2] {
-                            1 => self.kernels.conv(block.vectors, quads),
-                            _ => self.kernels.strided,
-                        };
-                        kernel(&tile);
+                        self.kernel(block.vectors, quads)(&tile);
                     }
                     x += 4 * quads;
                 }

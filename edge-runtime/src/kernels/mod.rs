@@ -101,6 +101,8 @@ pub struct Kernels {
     pub quads: [usize; MAX_VECTORS],
     /// `[vectors - 1][quads - 1]`, stride 1.
     conv: [[Option<ConvTile>; MAX_QUADS]; MAX_VECTORS],
+    /// `[quads - 1]`, one vector, stride 1, steps in threes whose offsets follow one another; `None` where that is no faster.
+    triples: [Option<ConvTile>; MAX_QUADS],
     /// One vector, one quad, any stride.
     pub strided: ConvTile,
     /// Everything that moves words: compiled for the same instructions.
@@ -160,5 +162,10 @@ impl Kernels {
     /// If the table has no such tile: see [`Self::quads`].
     pub fn conv(&self, vectors: usize, quads: usize) -> ConvTile {
         self.conv[vectors - 1][quads - 1].expect("a tile of this table")
+    }
+
+    /// The routine for a tile whose steps come in threes with offsets that follow one another, if the table has one.
+    pub fn triples(&self, vectors: usize, quads: usize) -> Option<ConvTile> {
+        self.triples[quads - 1].filter(|_| vectors == 1)
     }
 }

@@ -4,7 +4,7 @@ use contract::quant::{Multiplier, Sum, requantise};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Kernels, LANES, MAX_VECTORS, PACK, StepWeights, SumTable, Tile};
+use super::{ConvTile, Kernels, LANES, MAX_VECTORS, PACK, StepWeights, SumTable, Tile};
 
 /// A random convolution over one tile, in codes.
 struct Case {
@@ -59,6 +59,13 @@ impl Case {
         }
     }
 
+    /// Steps in threes, offsets following one another.
+    fn in_threes(&mut self) {
+        let steps = self.offsets.len() / 3 * 3;
+        self.offsets = (0..steps).map(|step| self.offsets[step / 3 * 3] + step as u32 % 3).collect();
+        self.weights.iter_mut().for_each(|vector| vector.truncate(steps));
+    }
+
     /// Output planes by the formula, as codes.
     fn expected(&self) -> Vec<u32> {
         let mut out = vec![UNTOUCHED; self.planes * PLANE];
@@ -78,7 +85,7 @@ impl Case {
     }
 
     /// Output planes by a table, as codes.
-    fn run(&self, kernels: &Kernels) -> Vec<u32> {
+    fn run(&self, kernels: &Kernels, conv: ConvTile) -> Vec<u32> {
         // Each pixel as the table wants it.
         let words: Vec<u32> =
             self.codes.iter().map(|codes| word(codes.map(|code| code as u8 ^ kernels.flip))).collect();
@@ -88,7 +95,8 @@ impl Case {
         let input = if kernels.pixel_bytes == PACK { words.as_ptr().cast() } else { wide.as_ptr().cast() };
         // Steps of more than one plane are filled up with planes of weight zero.
         let mut offsets = self.offsets.clone();
-        offsets.resize(offsets.len().next_multiple_of(kernels.step_planes), offsets[0]);
+        let first = offsets.first().copied().unwrap_or(0);
+        offsets.resize(offsets.len().next_multiple_of(kernels.step_planes), first);
         let mut packed = vec![];
         for step in 0..offsets.len() / kernels.step_planes {
             for vector in &self.weights {
@@ -125,7 +133,6 @@ impl Case {
             planes: self.planes,
             pixels: self.pixels,
         };
-        let conv = if self.stride == 1 { kernels.conv(self.vectors, self.quads) } else { kernels.strided };
         // SAFETY: the table was made on this machine; offsets stay below 50 of at least 60 further pixels; 40 words per plane.
         unsafe { conv(&tile) };
         let flipped = |word: u32| word ^ u32::from_le_bytes([kernels.flip; PACK]);
@@ -146,8 +153,13 @@ fn every_tile_of_every_table_equals_the_formula() {
         for vectors in 1..=MAX_VECTORS {
             for quads in 1..=kernels.quads[vectors - 1] {
                 for _ in 0..40 {
-                    let case = Case::random(&mut rng, vectors, quads, 1);
-                    assert_eq!(case.run(&kernels), case.expected(), "{kernels:?} {vectors} x {quads}");
+                    let mut case = Case::random(&mut rng, vectors, quads, 1);
+                    let conv = kernels.conv(vectors, quads);
+                    assert_eq!(case.run(&kernels, conv), case.expected(), "{kernels:?} {vectors} x {quads}");
+                    if let Some(conv) = kernels.triples(vectors, quads) {
+                        case.in_threes();
+                        assert_eq!(case.run(&kernels, conv), case.expected(), "{kernels:?} triples x {quads}");
+                    }
                 }
                 tiles += 1;
             }
@@ -156,7 +168,7 @@ fn every_tile_of_every_table_equals_the_formula() {
         for stride in [2, 3, 5] {
             for _ in 0..40 {
                 let case = Case::random(&mut rng, 1, 1, stride);
-                assert_eq!(case.run(&kernels), case.expected(), "{kernels:?} stride {stride}");
+                assert_eq!(case.run(&kernels, kernels.strided), case.expected(), "{kernels:?} stride {stride}");
             }
         }
     }
