@@ -119,9 +119,34 @@ pub fn moves() -> Option<Moves> {
     is_x86_feature_detected!("avx2").then_some(Moves { max_2x2, max_blocks, repeat_2, argmax, sum, spread, widen })
 }
 
+/// Words of a vector.
+const WORDS: usize = 8;
+
 #[target_feature(enable = "avx2")]
-fn max_2x2(a: &[u32], b: &[u32], flip: u8, out: &mut [u32]) {
-    generic::max_2x2(a, b, flip, out);
+fn max_2x2(a: &[u32], b: &[u32], flip: u8, first: bool, out: &mut [u32]) {
+    let sign = _mm256_set1_epi8((flip ^ 0x80) as i8);
+    let whole = out.len() / WORDS;
+    let rows = a.chunks_exact(2 * WORDS).zip(b.chunks_exact(2 * WORDS));
+    for ((a, b), out) in rows.zip(out.chunks_exact_mut(WORDS)) {
+        // SAFETY: the chunks have 16, 16 and 8 words.
+        unsafe {
+            let largest: [__m256; 2] = std::array::from_fn(|half| {
+                let [a, b] = [a, b].map(|row| _mm256_loadu_si256(row.as_ptr().add(half * WORDS).cast()));
+                _mm256_castsi256_ps(_mm256_max_epu8(_mm256_xor_si256(a, sign), _mm256_xor_si256(b, sign)))
+            });
+            // Even and odd words of both halves, in the order of the lanes.
+            let even = _mm256_castps_si256(_mm256_shuffle_ps::<0x88>(largest[0], largest[1]));
+            let odd = _mm256_castps_si256(_mm256_shuffle_ps::<0xdd>(largest[0], largest[1]));
+            let mut words = _mm256_permute4x64_epi64::<0xd8>(_mm256_max_epu8(even, odd));
+            if !first {
+                let held = _mm256_loadu_si256(out.as_ptr().cast());
+                words = _mm256_max_epu8(words, _mm256_xor_si256(held, sign));
+            }
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_xor_si256(words, sign));
+        }
+    }
+    let done = whole * WORDS;
+    generic::max_2x2(&a[2 * done..], &b[2 * done..], flip, first, &mut out[done..]);
 }
 
 #[target_feature(enable = "avx2")]
@@ -141,7 +166,33 @@ fn argmax(planes: &[u32], plane: usize, classes: usize, flip: u8, out: &mut [u8]
 
 #[target_feature(enable = "avx2")]
 fn sum(a: &[u32], b: &[u32], table: SumTable, flip: u8, out: &mut [u32]) {
-    generic::sum(a, b, table, flip, out);
+    let sign = _mm256_set1_epi8((flip ^ 0x80) as i8);
+    let [first, second] = table.factors.map(|factor| _mm256_set1_ps(factor));
+    let constant = _mm256_set1_ps(table.constant);
+    // What packing leaves, four bytes at a time, in the order of the bytes.
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let whole = out.len() / WORDS;
+    for ((a, b), out) in a.chunks_exact(WORDS).zip(b.chunks_exact(WORDS)).zip(out.chunks_exact_mut(WORDS)) {
+        // SAFETY: the chunks have 8 words, which are 32 bytes.
+        unsafe {
+            let [a, b] = [a, b].map(|words| _mm256_xor_si256(_mm256_loadu_si256(words.as_ptr().cast()), sign));
+            let eight = |bytes: __m256i, at: usize| {
+                let half = if at < 2 { _mm256_castsi256_si128(bytes) } else { _mm256_extracti128_si256::<1>(bytes) };
+                let eight = if at.is_multiple_of(2) { half } else { _mm_srli_si128::<8>(half) };
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight))
+            };
+            let codes = |at: usize| {
+                let products = _mm256_add_ps(_mm256_mul_ps(eight(a, at), first), _mm256_mul_ps(eight(b, at), second));
+                _mm256_cvtps_epi32(_mm256_add_ps(products, constant))
+            };
+            let low = _mm256_packs_epi32(codes(0), codes(1));
+            let high = _mm256_packs_epi32(codes(2), codes(3));
+            let bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_xor_si256(bytes, sign));
+        }
+    }
+    let done = whole * WORDS;
+    generic::sum(&a[done..], &b[done..], table, flip, &mut out[done..]);
 }
 
 #[target_feature(enable = "avx2")]

@@ -74,9 +74,10 @@ fn max_codes(a: u32, b: u32, flip: u8) -> u32 {
 }
 
 #[inline(always)]
-pub(super) fn max_2x2(a: &[u32], b: &[u32], flip: u8, out: &mut [u32]) {
+pub(super) fn max_2x2(a: &[u32], b: &[u32], flip: u8, first: bool, out: &mut [u32]) {
     for ((a, b), out) in a.chunks_exact(2).zip(b.chunks_exact(2)).zip(out) {
-        *out = max_codes(max_codes(a[0], a[1], flip), max_codes(b[0], b[1], flip), flip);
+        let largest = max_codes(max_codes(a[0], a[1], flip), max_codes(b[0], b[1], flip), flip);
+        *out = if first { largest } else { max_codes(largest, *out, flip) };
     }
 }
 

@@ -112,8 +112,9 @@ pub struct Kernels {
 /// Routines that move or compare words. Their code is `generic`'s, compiled once per instruction set.
 #[derive(Clone, Copy)]
 pub struct Moves {
-    /// Largest code of each pair of words and of two rows: `out[i] = max(a[2i], a[2i + 1], b[2i], b[2i + 1])` per byte.
-    pub max_2x2: unsafe fn(a: &[u32], b: &[u32], flip: u8, out: &mut [u32]),
+    /// Largest code of each pair of words and of two rows: `max(a[2i], a[2i + 1], b[2i], b[2i + 1])` per byte; joined with what
+    /// `out` holds unless these are the `first` rows.
+    pub max_2x2: unsafe fn(a: &[u32], b: &[u32], flip: u8, first: bool, out: &mut [u32]),
     /// Largest code of each `block` words of a row, per byte; joined with what `out` holds unless this is the `first` row.
     pub max_blocks: unsafe fn(row: &[u32], block: usize, flip: u8, first: bool, out: &mut [u32]),
     /// `out[i] = row[i / 2]`.

@@ -172,16 +172,17 @@ impl Move {
         out: &mut [u32],
     ) {
         let (moves, flip) = (&self.kernels.moves, self.kernels.flip);
-        if block == [1, 2, 2] {
-            // SAFETY: holding the table proves that the CPU has its instructions.
-            return unsafe { (moves.max_2x2)(source(z, 2 * y), source(z, 2 * y + 1), flip, out) };
-        }
         for dz in 0..block[0] {
-            for dy in 0..block[1] {
-                let row = source(z * block[0] + dz, y * block[1] + dy);
-                let first = dz == 0 && dy == 0;
+            let z = z * block[0] + dz;
+            if block[1..] == [2, 2] {
                 // SAFETY: holding the table proves that the CPU has its instructions.
-                unsafe { (moves.max_blocks)(row, block[2], flip, first, out) };
+                unsafe { (moves.max_2x2)(source(z, 2 * y), source(z, 2 * y + 1), flip, dz == 0, out) };
+                continue;
+            }
+            for dy in 0..block[1] {
+                let row = source(z, y * block[1] + dy);
+                // SAFETY: holding the table proves that the CPU has its instructions.
+                unsafe { (moves.max_blocks)(row, block[2], flip, dz == 0 && dy == 0, out) };
             }
         }
     }

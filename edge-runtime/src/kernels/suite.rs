@@ -8,8 +8,6 @@ use super::{ConvTile, Kernels, LANES, MAX_VECTORS, PACK, StepWeights, SumTable, 
 
 /// A random convolution over one tile, in codes.
 struct Case {
-    vectors: usize,
-    quads: usize,
     pixels: usize,
     planes: usize,
     stride: usize,
@@ -45,8 +43,6 @@ impl Case {
         let channels = vectors * LANES;
         let spread = if extreme { 30. } else { 2. };
         Self {
-            vectors,
-            quads,
             pixels: rng.random_range(4 * (quads - 1) + 1..=4 * quads),
             planes: rng.random_range(1..=4 * vectors),
             stride,
@@ -184,6 +180,7 @@ fn moves_of_every_table_equal_plain_loops() {
         for length in (1..70).chain([200]) {
             let a: Vec<u32> = (0..2 * length).map(|_| rng.random()).collect();
             let b: Vec<u32> = (0..2 * length).map(|_| rng.random()).collect();
+            let mut pooled_twice = vec![0; length];
             let (mut pooled, mut thirds, mut doubled) =
                 (vec![0; length], vec![UNTOUCHED; 2 * length / 3], vec![0; 4 * length]);
             let (sum, mut summed) = (Sum::new(0.41, 0.77, 0.63).unwrap(), vec![0; length]);
@@ -194,7 +191,9 @@ fn moves_of_every_table_equal_plain_loops() {
             let (mut words, mut wide) = (vec![UNTOUCHED; 2 * length], vec![0; 2 * length]);
             // SAFETY: the table was made on this machine.
             unsafe {
-                (moves.max_2x2)(&a, &b, flip, &mut pooled);
+                (moves.max_2x2)(&a, &b, flip, true, &mut pooled);
+                (moves.max_2x2)(&b, &a, flip, true, &mut pooled_twice);
+                (moves.max_2x2)(&a, &a, flip, false, &mut pooled_twice);
                 (moves.max_blocks)(&a, 3, flip, true, &mut thirds);
                 (moves.max_blocks)(&b, 3, flip, false, &mut thirds);
                 (moves.sum)(&a[..length], &b[..length], sum_table, flip, &mut summed);
@@ -206,6 +205,7 @@ fn moves_of_every_table_equal_plain_loops() {
                 (moves.widen)(&a, &mut wide);
             }
             for lane in 0..PACK {
+                assert_eq!(pooled, pooled_twice);
                 for i in 0..length {
                     let four = [a[2 * i], a[2 * i + 1], b[2 * i], b[2 * i + 1]];
                     assert_eq!(code(pooled[i], lane), four.map(|word| code(word, lane)).into_iter().max().unwrap());
