@@ -1,5 +1,5 @@
-//! One slice through the runtime, per modality: the whole way from raw pixels to labels on the scanner's grid, and its
-//! stages alone. The model is the repository's int8 one, the slice the middle of a phantom at scanner resolution.
+//! One slice through the runtime, per modality: the whole way from raw pixels to labels on the scanner's grid, its stages
+//! alone, and the network with every table of routines that this CPU can run. The model is the repository's int8 one, the slice the middle of a phantom at scanner resolution.
 //!
 //! `cargo bench -p benches`, or `cargo bench -p benches -- slice/ct` for one modality.
 
@@ -7,7 +7,11 @@ use std::{hint::black_box, path::Path};
 
 use contract::{Intake, Lut, Modality};
 use criterion::{Criterion, Throughput};
-use edge_runtime::{Engine, Model};
+use edge_runtime::{
+    Engine, Model,
+    engine::{Choice, Options},
+    kernels::Kernels,
+};
 use phantom::{Anatomy, Subject};
 use volume::Geometry;
 
@@ -47,7 +51,7 @@ fn bench(criterion: &mut Criterion, model: &Model, engine: &mut Engine, modality
     let mut back = vec![0; slice.raw.len()];
 
     let mut group = criterion.benchmark_group(format!("slice/{modality}"));
-    group.throughput(Throughput::Elements(1));
+    group.throughput(Throughput::Elements(1)).sample_size(30);
     // A model of several slices sees the same one in each channel: the work does not depend on the values.
     group.bench_function("whole", |b| {
         b.iter(|| {
@@ -60,7 +64,13 @@ fn bench(criterion: &mut Criterion, model: &Model, engine: &mut Engine, modality
         });
     });
     group.bench_function("intake", |b| b.iter(|| intake.codes(black_box(&slice.raw), &mut codes[..pixels])));
-    group.bench_function("engine", |b| b.iter(|| engine.run(black_box(&codes), modality, &mut labels)));
+    for kernels in Kernels::available() {
+        let options = Options { choice: Choice::Planned, kernels: Some(kernels), ..Options::default() };
+        let mut engine = Engine::with(model, &options).expect("a model of ours");
+        group.bench_function(format!("network, {}", kernels.name()), |b| {
+            b.iter(|| engine.run(black_box(&codes), modality, &mut labels));
+        });
+    }
     group.bench_function("labels back", |b| {
         b.iter(|| intake.resampler().labels_back(black_box(&labels), &mut back));
     });

@@ -194,6 +194,14 @@ fn reports_say_what_is_in_the_model_and_how_fast_it_is() {
         assert_eq!(answer["logits_sha256"], golden.logits_sha256);
         assert_eq!(answer["labels_sha256"], golden.labels_sha256);
     }
+    let plan = json(&["plan", "--model", "model.onnx", "--json"]);
+    let (arena, alive) = (plan["arena_bytes"].as_u64().unwrap(), plan["alive_bytes"].as_u64().unwrap());
+    assert!(arena >= alive && plan["steps"].as_array().unwrap().len() >= 7);
+    let profile = json(&["inspect", "--model", "model.onnx", "--profile", "--roofline", "roofline.svg", "--json"]);
+    let convs = profile["steps"].as_array().unwrap().iter().filter(|step| step["macs"] != 0).count();
+    assert_eq!(convs, 4);
+    let svg = std::fs::read_to_string(setup.path("roofline.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>") && svg.matches("<circle").count() == convs);
     let bench = json(&["bench", "--model", "model.onnx", "--runs", "4", "--json"]);
     assert_eq!(bench["first_result_ms"].as_array().unwrap().len(), 2);
     for modality in bench["modalities"].as_array().unwrap() {
@@ -201,10 +209,23 @@ fn reports_say_what_is_in_the_model_and_how_fast_it_is() {
         let slice = &modality["stages"]["slice"];
         assert!(slice["p50_ms"].as_f64().unwrap() > 0. && slice["p50_ms"].as_f64() <= slice["max_ms"].as_f64());
     }
-    for arguments in
-        [&["inspect", "--model", "model.onnx"][..], &["codes"], &["bench", "--model", "model.onnx", "--runs", "1"]]
-    {
+    for arguments in [
+        &["inspect", "--model", "model.onnx"][..],
+        &["inspect", "--model", "model.onnx", "--engine", "tract"],
+        &["inspect", "--model", "model.onnx", "--profile"],
+        &["plan", "--model", "model.onnx", "--kernel", "generic"],
+        &["codes"],
+        &["bench", "--model", "model.onnx", "--runs", "1", "--threads", "2"],
+    ] {
         let output = setup.run(arguments);
         assert!(output.status.success() && output.stdout.len() > 100);
+    }
+    for (arguments, words) in [
+        (&["plan", "--model", "model.onnx", "--engine", "tract"][..], "tract was asked for"),
+        (&["plan", "--model", "model.onnx", "--kernel", "amx"], "this CPU can run"),
+        (&["plan", "--model", "model.onnx", "--max-arena-mb", "0"], "E-ENGINE-03"),
+    ] {
+        let output = setup.run(arguments);
+        assert!(output.status.code() == Some(2) && text(&output.stderr).contains(words), "{}", text(&output.stderr));
     }
 }

@@ -53,18 +53,18 @@ unsafe fn strided(tile: &Tile) {
 unsafe fn four_by_sixteen(tile: &Tile, load: impl Fn(u32) -> int8x16_t) {
     // SAFETY: the caller's promise about the tile; a step has two offsets and 128 bytes of weights.
     unsafe {
-        let bias: [int32x4_t; 4] = neon::bias(tile, 0);
         // `[pair of pixels][pair of channels]`, `[pixel][channel]` in each.
-        let pairs = |i: usize| if i % 2 == 0 { low_pair(bias[i / 2]) } else { high_pair(bias[i / 2]) };
-        let bias: [int32x4_t; 8] = std::array::from_fn(pairs);
+        let [a, b, c, d] = neon::bias(tile, 0).map(|bias| [low_pair(bias), high_pair(bias)]);
+        let bias: [int32x4_t; 8] = [a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]];
         let mut acc = [bias; 2];
         for step in 0..tile.steps {
             let [a, b] = [0, 1].map(|plane| vreinterpretq_s32_s8(load(*tile.offsets.add(2 * step + plane))));
             let x = [vzip1q_s32(a, b), vzip2q_s32(a, b)].map(|x| vreinterpretq_s8_s32(x));
-            for i in 0..8 {
+            let [first, last] = &mut acc;
+            for (i, (first, last)) in first.iter_mut().zip(last).enumerate() {
                 let w = vld1q_s8(tile.weights.add(128 * step + 16 * i).cast());
-                acc[0][i] = smmla(acc[0][i], x[0], w);
-                acc[1][i] = smmla(acc[1][i], x[1], w);
+                *first = smmla(*first, x[0], w);
+                *last = smmla(*last, x[1], w);
             }
         }
         let channels = |acc: [int32x4_t; 8], join: fn(int64x2_t, int64x2_t) -> int64x2_t| -> [int32x4_t; 4] {
@@ -75,7 +75,7 @@ unsafe fn four_by_sixteen(tile: &Tile, load: impl Fn(u32) -> int8x16_t) {
         let second = |a, b| vtrn2q_s64(a, b);
         let quad =
             [channels(acc[0], first), channels(acc[0], second), channels(acc[1], first), channels(acc[1], second)];
-        neon::store(tile, 0, 0, &quad);
+        neon::store(tile, 0, 0, quad);
     }
 }
 
