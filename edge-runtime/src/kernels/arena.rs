@@ -32,6 +32,17 @@ impl Arena {
         Self { _memory: memory, base, words }
     }
 
+    /// Whole words of bytes.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        let arena = Self::new(bytes.len() / 4);
+        // SAFETY: nobody else has the new memory.
+        let words = unsafe { arena.words_mut(0, arena.words) };
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        arena
+    }
+
     /// Size.
     pub const fn words(&self) -> usize {
         self.words

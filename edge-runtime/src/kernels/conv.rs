@@ -71,8 +71,8 @@ pub struct Conv {
     triples: bool,
     /// Per step and plane of the step, pixels after the first tap.
     offsets: Vec<u32>,
-    /// `[block][step][vector]`.
-    weights: Vec<u8>,
+    /// `[block][step][vector]`, aligned to cache lines: a load that straddles two costs twice.
+    weights: Arena,
     blocks: Vec<Block>,
     tables: Vec<Table>,
     output_zero: i8,
@@ -129,7 +129,7 @@ impl Conv {
             input_bytes: spec.input.iter().map(|part| part.view.pixels() * kernels.pixel_bytes).sum(),
             triples: spec.kernel[2] == 3 && spec.dilation[2] == 1 && kernels.step_planes == 1,
             offsets,
-            weights,
+            weights: Arena::of_bytes(&weights),
             blocks,
             tables: spec.tables.iter().map(|table| shifted(table, spec, kernels.shift)).collect(),
             output_zero: spec.output_zero,
@@ -155,7 +155,7 @@ impl Conv {
         for table in &self.tables {
             assert!(table.bias.len() == table.factors.len() && table.bias.len() >= self.vectors() * LANES);
         }
-        assert_eq!(self.weights.len(), self.vectors() * self.steps() * self.kernels.step_bytes);
+        assert_eq!(self.weight_bytes(), self.vectors() * self.steps() * self.kernels.step_bytes);
         assert!(spec.tables.iter().all(|table| table.factors.iter().all(|&factor| factor > 0.)));
     }
 
@@ -168,8 +168,8 @@ impl Conv {
     }
 
     /// Bytes of packed weights, shared by all modalities.
-    pub fn weight_bytes(&self) -> usize {
-        self.weights.len()
+    pub const fn weight_bytes(&self) -> usize {
+        PACK * self.weights.words()
     }
 
     /// Bytes of the tables of all modalities.
@@ -190,12 +190,12 @@ impl Conv {
 
     /// Bytes of input, weights and output, each once.
     pub fn bytes(&self) -> usize {
-        self.input_bytes + self.weights.len() + PACK * self.output.pixels()
+        self.input_bytes + self.weight_bytes() + PACK * self.output.pixels()
     }
 
     /// Address of the packed weights: one for all modalities.
-    pub fn weights(&self) -> *const u8 {
-        self.weights.as_ptr()
+    pub const fn weights(&self) -> *const u8 {
+        self.weights.base().cast_const().cast()
     }
 
     fn kernel(&self, vectors: usize, quads: usize) -> ConvTile {
@@ -229,7 +229,7 @@ impl Conv {
                             stride: self.stride[2],
                             offsets: self.offsets.as_ptr(),
                             steps: self.steps(),
-                            weights: self.weights.as_ptr().add(block.weights),
+                            weights: self.weights().add(block.weights),
                             bias: table.bias.as_ptr().add(block.first * LANES),
                             factors: table.factors.as_ptr().add(block.first * LANES),
                             zero: self.output_zero,
