@@ -1,7 +1,9 @@
 //! Who executes the network. Every engine gives the same bits for an int8 model: the contract's rounding rule, proved at
 //! start by the golden digests. An enum and a match, because the choice is made once, at load.
 
+mod graph;
 mod int8;
+mod layout;
 mod load;
 mod lower;
 mod plan;
