@@ -1,7 +1,10 @@
 //! Codes are compared bit for bit: there is one rounding rule, so there is one answer.
 
 use contract::Modality;
-use edge_runtime::{Engine, Logits, Model};
+use edge_runtime::{
+    Engine, Logits, Model,
+    engine::{Choice, Options},
+};
 use tests::{
     model_file::ModelFile,
     reference::{self, float},
@@ -22,11 +25,13 @@ fn int8_file(exported: &Exported) -> ModelFile {
     ModelFile::read(exported.int8.as_ref().unwrap())
 }
 
+/// tract by name: the planned engine would take most of these files, and `planned.rs` tests it with every table.
 #[test]
-fn the_runtime_equals_the_reference_in_every_code() {
+fn tract_equals_the_reference_in_every_code() {
     for exported in INT8.iter() {
         let (file, name) = (int8_file(exported), &exported.spec.net.name);
-        let mut engine = Engine::new(&Model::load(exported.int8.as_ref().unwrap()).unwrap()).unwrap();
+        let model = Model::load(exported.int8.as_ref().unwrap()).unwrap();
+        let mut engine = Engine::with(&model, &Options { choice: Choice::Tract, ..Options::default() }).unwrap();
         let mut labels = vec![0; engine.labels_len()];
         for modality in Modality::ALL {
             let codes = exported.image(modality, 0);
