@@ -5,7 +5,6 @@
 //! averaged first, then rows, each to whole raw values: 16-bit products and sums are what every CPU does fastest.
 
 use alloc::{vec, vec::Vec};
-use core::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -78,12 +77,14 @@ pub struct Resampler {
 struct Axis {
     /// One per model pixel.
     taps: Vec<Taps>,
-    /// Filled up with zeros per model pixel.
+    /// Groups of weights of every model pixel.
+    chunks: usize,
+    /// `[model pixel][chunk]`, filled up with zeros.
     weights: Vec<[i16; LANES]>,
-    /// Nearest model pixel of each source pixel, if the model sees it.
-    back: Vec<Option<u16>>,
-    /// Nearest source pixel of each model pixel, if there is one.
-    forth: Vec<Option<u16>>,
+    /// Nearest model pixel of each source pixel.
+    back: Nearest,
+    /// Nearest source pixel of each model pixel.
+    forth: Nearest,
 }
 
 /// The source pixels that one model pixel averages.
@@ -91,10 +92,16 @@ struct Axis {
 struct Taps {
     start: usize,
     count: usize,
-    /// Of `weights`.
-    weights: Range<usize>,
     /// Weight of what lies outside the source.
     outside: i32,
+}
+
+/// The nearest pixel of another axis for each pixel of one: there is one from pixel `first` on, for as many as are listed.
+#[derive(Clone, Debug)]
+struct Nearest {
+    len: usize,
+    first: usize,
+    indices: Vec<u16>,
 }
 
 impl Resampler {
@@ -128,24 +135,25 @@ impl Resampler {
 
     /// Length of the scratch that [`Self::forward`] needs.
     pub fn scratch_len(&self) -> usize {
-        self.plane.width + LANES
+        self.plane.width + self.columns.chunks * LANES
     }
 
     /// Raw slice `[height, width]` of the scanner to the model's grid; `outside` stands where the scanner saw nothing.
     ///
     /// # Panics
     /// If a slice is shorter than its grid says.
+    #[inline(always)] // for callers that are compiled for a CPU's own instructions
     pub fn forward(&self, raw: &[i16], outside: i16, scratch: &mut [i16], out: &mut [i16]) {
         let width = self.plane.width;
-        for (taps, target) in self.rows.taps.iter().zip(out.chunks_exact_mut(self.grid.width)) {
-            let weights = self.rows.weights[taps.weights.clone()].as_flattened();
+        let outside = i32::from(outside);
+        let weights = self.rows.weights.chunks_exact(self.rows.chunks);
+        for ((taps, weights), target) in self.rows.taps.iter().zip(weights).zip(out.chunks_exact_mut(self.grid.width)) {
             let rows = &raw[taps.start * width..][..taps.count * width];
-            average_rows(rows, weights, taps.outside * i32::from(outside), &mut scratch[..width]);
-            for (taps, value) in self.columns.taps.iter().zip(target) {
-                let weights = &self.columns.weights[taps.weights.clone()];
-                let sources = scratch[taps.start..].chunks_exact(LANES);
-                let inside: i32 = weights.iter().zip(sources).map(|(weights, source)| dot(weights, source)).sum();
-                *value = average(inside + taps.outside * i32::from(outside));
+            average_rows(rows, weights.as_flattened(), taps.outside * outside, &mut scratch[..width]);
+            match self.columns.chunks {
+                1 => self.columns.average::<1>(scratch, outside, target),
+                2 => self.columns.average::<2>(scratch, outside, target),
+                _ => self.columns.average_any(scratch, outside, target),
             }
         }
     }
@@ -162,6 +170,7 @@ impl Resampler {
 }
 
 /// Weighted mean of rows as wide as `out`; `sum` is what lies outside.
+#[inline(always)]
 fn average_rows(rows: &[i16], weights: &[i16], sum: i32, out: &mut [i16]) {
     /// Columns whose sums stay in registers or the first cache.
     const BLOCK: usize = 64;
@@ -169,8 +178,10 @@ fn average_rows(rows: &[i16], weights: &[i16], sum: i32, out: &mut [i16]) {
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
         let mut sums = [sum; BLOCK];
         for (row, &weight) in rows.chunks_exact(width).zip(weights) {
+            // Weights are not negative. Saying so lets the compiler multiply in 16 bits.
+            let weight = i32::from(weight & i16::MAX);
             for (sum, &raw) in sums.iter_mut().zip(&row[block * BLOCK..][..out.len()]) {
-                *sum += i32::from(weight) * i32::from(raw);
+                *sum += weight * i32::from(raw);
             }
         }
         for (out, &sum) in out.iter_mut().zip(&sums) {
@@ -179,9 +190,13 @@ fn average_rows(rows: &[i16], weights: &[i16], sum: i32, out: &mut [i16]) {
     }
 }
 
-#[inline]
-fn dot(weights: &[i16; LANES], source: &[i16]) -> i32 {
-    weights.iter().zip(source).map(|(&weight, &raw)| i32::from(weight) * i32::from(raw)).sum()
+#[inline(always)]
+fn dot(weights: &[[i16; LANES]], source: &[i16]) -> i32 {
+    let pairs = |(weights, source): (&[i16; LANES], &[i16; LANES])| -> [i32; LANES / 2] {
+        let product = |at: usize| i32::from(weights[at]) * i32::from(source[at]);
+        core::array::from_fn(|pair| product(2 * pair) + product(2 * pair + 1))
+    };
+    weights.iter().zip(source.as_chunks().0).flat_map(pairs).sum()
 }
 
 /// A sum of weighted raw values to a raw value, halves upwards. Weights are positive and sum to one: it fits.
@@ -190,79 +205,102 @@ const fn average(sum: i32) -> i16 {
     ((sum + (1 << (WEIGHT_BITS - 1))) >> WEIGHT_BITS) as i16
 }
 
-fn nearest(rows: &[Option<u16>], columns: &[Option<u16>], from: &[u8], from_width: usize, out: &mut [u8]) {
-    let width = columns.len();
-    let mut done: Option<(u16, usize)> = None;
-    for (index, &row) in rows.iter().enumerate() {
-        let (before, target) = out.split_at_mut(index * width);
+fn nearest(rows: &Nearest, columns: &Nearest, from: &[u8], from_width: usize, out: &mut [u8]) {
+    let width = columns.len;
+    let out = &mut out[..rows.len * width];
+    let (above, rest) = out.split_at_mut(rows.first * width);
+    let (seen, below) = rest.split_at_mut(rows.indices.len() * width);
+    above.fill(0);
+    below.fill(0);
+    for (index, row) in rows.indices.iter().enumerate() {
+        let (before, target) = seen.split_at_mut(index * width);
         let target = &mut target[..width];
-        match (row, done) {
-            (None, _) => target.fill(0),
-            // Neighbouring rows often have the same source.
-            (Some(row), Some((same, at))) if row == same => target.copy_from_slice(&before[at * width..][..width]),
-            (Some(row), _) => {
-                let source = &from[usize::from(row) * from_width..][..from_width];
-                for (column, value) in columns.iter().zip(target) {
-                    *value = column.map_or(0, |column| source[usize::from(column)]);
-                }
-                done = Some((row, index));
-            }
+        // Neighbouring rows often have the same source.
+        if index > 0 && rows.indices[index - 1] == *row {
+            target.copy_from_slice(&before[(index - 1) * width..]);
+            continue;
         }
+        let source = &from[usize::from(*row) * from_width..][..from_width];
+        let (left, rest) = target.split_at_mut(columns.first);
+        let (middle, right) = rest.split_at_mut(columns.indices.len());
+        left.fill(0);
+        right.fill(0);
+        for (value, &column) in middle.iter_mut().zip(&columns.indices) {
+            *value = source[usize::from(column)];
+        }
+    }
+}
+
+impl Nearest {
+    /// Of `len` pixels of which `nearest` tells the index among `n` others; those without one lie at the ends.
+    fn new(len: usize, n: usize, nearest: impl Fn(usize) -> i64) -> Self {
+        let index = |pixel| u16::try_from(nearest(pixel)).ok().filter(|&index| usize::from(index) < n);
+        let first = (0..len).find(|&pixel| index(pixel).is_some()).unwrap_or(len);
+        Self { len, first, indices: (first..len).map_while(index).collect() }
     }
 }
 
 impl Axis {
     fn new(source: usize, source_mm: f64, model: usize, model_mm: f64) -> Self {
         let ratio = model_mm / source_mm;
-        let mut axis = Self { taps: vec![], weights: vec![], back: vec![], forth: vec![] };
-        for index in 0..model {
-            let centre = across(index, model, ratio, source);
-            axis.forth.push(index_below(floor(centre + 0.5), source));
-            axis.push_taps(centre, ratio.max(1.), source);
+        let centre = |index| across(index, model, ratio, source);
+        let (taps, inside): (Vec<_>, Vec<_>) =
+            (0..model).map(|index| triangle(centre(index), ratio.max(1.), source)).unzip();
+        let chunks = taps.iter().map(|taps| taps.count.div_ceil(LANES)).max().unwrap_or(0).max(1);
+        let mut weights = vec![[0; LANES]; model * chunks];
+        for (weights, inside) in weights.chunks_exact_mut(chunks).zip(&inside) {
+            weights.as_flattened_mut()[..inside.len()].copy_from_slice(inside);
         }
         // Where a centre lies halfway between two pixels, one direction takes the upper and the other the lower one: a label
         // map that goes to the model's grid and comes back has not moved.
-        let back = |index| index_below(-floor(0.5 - across(index, source, 1. / ratio, model)), model);
-        axis.back = (0..source).map(back).collect();
-        axis
+        let back = Nearest::new(source, model, |index| -floor(0.5 - across(index, source, 1. / ratio, model)));
+        let forth = Nearest::new(model, source, |index| floor(centre(index) + 0.5));
+        Self { taps, chunks, weights, back, forth }
     }
 
-    /// A triangle of half-width `radius` source pixels around `centre`.
-    fn push_taps(&mut self, centre: f64, radius: f64, source: usize) {
-        let (first, last) = (floor(centre - radius) + 1, floor(centre + radius));
-        let height = |index: i64| (1. - (index as f64 - centre).abs() / radius).max(0.);
-        let total: f64 = (first..=last).map(height).sum();
-        let one = 1i32 << WEIGHT_BITS;
-        let share = |index: i64| (height(index) / total * f64::from(one)) as i32;
-        // Truncation leaves a remainder of less than one step per tap; the middle tap takes it, so that a constant stays constant.
-        let remainder = one - (first..=last).map(share).sum::<i32>();
-        let middle = floor(centre + 0.5).clamp(first, last);
-        let weight = |index: i64| share(index) + if index == middle { remainder } else { 0 };
-        let (from, to) = (first.clamp(0, source as i64), (last + 1).clamp(0, source as i64));
-        let inside: Vec<i16> = (from..to).map(|index| weight(index) as i16).collect();
-        let begin = self.weights.len();
-        for chunk in inside.chunks(LANES) {
-            let mut weights = [0; LANES];
-            weights[..chunk.len()].copy_from_slice(chunk);
-            self.weights.push(weights);
+    /// Weighted means of a row, `CHUNKS` groups of weights each.
+    #[inline(always)]
+    fn average<const CHUNKS: usize>(&self, row: &[i16], outside: i32, out: &mut [i16]) {
+        let weights = self.weights.as_chunks::<CHUNKS>().0;
+        for ((taps, weights), value) in self.taps.iter().zip(weights).zip(out) {
+            let source = &row[taps.start..][..CHUNKS * LANES];
+            *value = average(dot(weights, source) + taps.outside * outside);
         }
-        self.taps.push(Taps {
-            start: (from as usize).min(source - 1),
-            count: inside.len(),
-            weights: begin..self.weights.len(),
-            outside: one - inside.iter().map(|&weight| i32::from(weight)).sum::<i32>(),
-        });
     }
+
+    /// As [`Self::average`], however many groups there are.
+    fn average_any(&self, row: &[i16], outside: i32, out: &mut [i16]) {
+        let weights = self.weights.chunks_exact(self.chunks);
+        for ((taps, weights), value) in self.taps.iter().zip(weights).zip(out) {
+            *value = average(dot(weights, &row[taps.start..]) + taps.outside * outside);
+        }
+    }
+}
+
+/// Taps of a triangle of half-width `radius` source pixels around `centre`, and their weights.
+fn triangle(centre: f64, radius: f64, source: usize) -> (Taps, Vec<i16>) {
+    let (first, last) = (floor(centre - radius) + 1, floor(centre + radius));
+    let height = |index: i64| (1. - (index as f64 - centre).abs() / radius).max(0.);
+    let total: f64 = (first..=last).map(height).sum();
+    let one = 1i32 << WEIGHT_BITS;
+    let share = |index: i64| (height(index) / total * f64::from(one)) as i32;
+    // Truncation leaves a remainder of less than one step per tap; the middle tap takes it, so that a constant stays constant.
+    let remainder = one - (first..=last).map(share).sum::<i32>();
+    let middle = floor(centre + 0.5).clamp(first, last);
+    let weight = |index: i64| share(index) + if index == middle { remainder } else { 0 };
+    let (from, to) = (first.clamp(0, source as i64), (last + 1).clamp(0, source as i64));
+    let inside: Vec<i16> = (from..to).map(|index| weight(index) as i16).collect();
+    let taps = Taps {
+        start: (from as usize).min(source - 1),
+        count: inside.len(),
+        outside: one - inside.iter().map(|&weight| i32::from(weight)).sum::<i32>(),
+    };
+    (taps, inside)
 }
 
 /// Where the centre of pixel `index` of `n` lies among `other` pixels that are `1 / ratio` as large.
 fn across(index: usize, n: usize, ratio: f64, other: usize) -> f64 {
     (index as f64 + 0.5 - n as f64 / 2.) * ratio + other as f64 / 2. - 0.5
-}
-
-/// A whole number as an index of `n` pixels, if it is one.
-fn index_below(index: i64, n: usize) -> Option<u16> {
-    u16::try_from(index).ok().filter(|&index| usize::from(index) < n)
 }
 
 fn floor(x: f64) -> i64 {

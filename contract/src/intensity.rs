@@ -3,7 +3,7 @@
 //! The trainer feeds the network `scale * code` of the same rule, so it never sees a value that a scanner cannot produce.
 //! All arithmetic is on integers: the same bits on every machine.
 
-use alloc::{vec, vec::Vec};
+use alloc::{boxed::Box, vec, vec::Vec};
 use core::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,8 @@ use crate::Modality;
 
 /// Number of raw values.
 const RAW_VALUES: usize = 1 << 16;
+/// Counts per raw value.
+const WAYS: usize = 2;
 
 /// Fat begins here, and everything darker is air or lung.
 const DARK_HU: i16 = -30;
@@ -115,15 +117,19 @@ impl Intensity {
 pub struct Lut {
     /// Of `low` and the values above it, up to `high`.
     codes: Vec<i8>,
-    /// Per raw value, the counts of even and of odd pixels: neighbours, often equal, need not wait for one another.
-    histogram: Vec<[u32; 2]>,
+    /// Per raw value, the counts of every second pixel: neighbours, often equal, need not wait for one another.
+    histogram: Box<[[u32; WAYS]; RAW_VALUES]>,
     /// The ends that `codes` was filled for.
     ends: Option<(i16, i16)>,
 }
 
 impl Default for Lut {
     fn default() -> Self {
-        Self { codes: vec![0; RAW_VALUES], histogram: vec![[0; 2]; RAW_VALUES], ends: None }
+        Self {
+            codes: vec![0; RAW_VALUES],
+            histogram: vec![[0; WAYS]; RAW_VALUES].try_into().expect("as many as there are raw values"),
+            ends: None,
+        }
     }
 }
 
@@ -135,6 +141,7 @@ struct Scan {
 }
 
 impl Scan {
+    #[inline(always)]
     fn new(raw: &[i16]) -> Self {
         /// Pixels that stay in the first cache, few enough to count in 16 bits.
         const BLOCK: usize = 1024;
@@ -149,6 +156,7 @@ impl Scan {
 }
 
 impl Lut {
+    #[inline(always)] // for callers that are compiled for a CPU's own instructions
     /// Fits the table to a slice, or says why the slice must not be segmented.
     pub fn fit(&mut self, intensity: &Intensity, modality: Modality, raw: &[i16]) -> Result<(), IntensityError> {
         let Scan { min, max, dark } = Scan::new(raw);
@@ -193,18 +201,20 @@ impl Lut {
         }
     }
 
+    #[inline(always)]
     fn percentiles(&mut self, raw: &[i16], bins: RangeInclusive<usize>, low: u16, high: u16) -> (i16, i16) {
         let first = *bins.start();
-        let histogram = &mut self.histogram[bins];
-        histogram.fill([0; 2]);
-        let mut pairs = raw.chunks_exact(2);
-        for pair in &mut pairs {
-            histogram[bin(pair[0]) - first][0] += 1;
-            histogram[bin(pair[1]) - first][1] += 1;
+        self.histogram[bins.clone()].fill([0; WAYS]);
+        let (groups, rest) = raw.as_chunks::<WAYS>();
+        for group in groups {
+            for (way, &value) in group.iter().enumerate() {
+                self.histogram[bin(value)][way] += 1;
+            }
         }
-        for &value in pairs.remainder() {
-            histogram[bin(value) - first][0] += 1;
+        for &value in rest {
+            self.histogram[bin(value)][0] += 1;
         }
+        let histogram = &self.histogram[bins];
         let last = raw.len() as u64 - 1;
         let rank = |percent: u16| last * u64::from(percent) / 10_000;
         let ranked = |rank| (ranked(histogram, rank) + first).wrapping_add_signed(i16::MIN as isize) as i16;
@@ -229,10 +239,10 @@ const fn bin(raw: i16) -> usize {
 }
 
 /// The bin that holds the pixel of a rank.
-fn ranked(histogram: &[[u32; 2]], rank: u64) -> usize {
+fn ranked(histogram: &[[u32; WAYS]], rank: u64) -> usize {
     let mut below = 0;
     let passed = histogram.iter().position(|counts| {
-        below += u64::from(counts[0]) + u64::from(counts[1]);
+        below += counts.iter().map(|&count| u64::from(count)).sum::<u64>();
         below > rank
     });
     passed.unwrap_or(histogram.len() - 1)

@@ -1,5 +1,5 @@
 //! Latency as a device engineer reports it: per modality, whole slices from raw pixels to labels on the scanner's grid,
-//! CT and MR in turn so that both meet the same machine.
+//! CT and MR in turn so that both meet the same machine. 3D models, which no slice loop feeds, are timed from codes to labels.
 
 use std::{
     path::Path,
@@ -7,10 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{Grid, Modality, Plane, golden};
+use contract::{Grid, Modality, Plane, golden, net::Spatial};
 use serde::Serialize;
 
-use crate::{EdgeError, Engine, Model, Segmenter, engine::Options, selftest, timing::StageSummaries};
+use crate::{
+    EdgeError, Engine, Model, Segmenter,
+    engine::Options,
+    selftest,
+    timing::{StageSummaries, Stages},
+};
 
 /// Sides of the slice that is timed: the usual matrix of both modalities.
 const SIDE: usize = 512;
@@ -30,8 +35,8 @@ pub struct Report {
     pub arch: &'static str,
     /// Whether this program was built with optimisation.
     pub optimised: bool,
-    /// Rows and columns of the timed slices.
-    pub slice: [usize; 2],
+    /// What is timed: rows and columns of slices as they come, or depth, rows and columns of a 3D model's own image.
+    pub size: Vec<usize>,
     /// Slices per modality.
     pub runs: usize,
     /// Reading and checking the file, ms.
@@ -121,7 +126,10 @@ pub fn run(
         engine: engine.to_string(),
         arch: std::env::consts::ARCH,
         optimised: !cfg!(debug_assertions),
-        slice: [SIDE; 2],
+        size: match model.spec().net.spatial {
+            Spatial::D2 => vec![SIDE; 2],
+            Spatial::D3 => model.spec().net.input.size.to_vec(),
+        },
         runs,
         load_ms: ms(loaded - start),
         plan_ms: ms(planned - loaded),
@@ -137,9 +145,64 @@ pub fn first_slice(path: &Path, options: &Options, modality: Modality) -> Result
     let model = Model::load(path)?;
     let mut engine = Engine::with(&model, options)?;
     selftest::demand(&model, &mut engine)?;
-    let specimen = Specimen::new(modality, model.spec().grid);
-    let mut out = vec![0; specimen.raw.len()];
-    Segmenter::new(&model, modality, specimen.plane)?.segment(&mut engine, &specimen.raw, 0, &mut out)
+    Lane::new(&model, &engine, modality)?.run(&mut engine)
+}
+
+/// One modality's input, and what segments it.
+struct Lane {
+    modality: Modality,
+    out: Vec<u8>,
+    source: Source,
+    /// Times of the runs.
+    stages: Stages,
+}
+
+enum Source {
+    Slice(Box<Segmenter>, Specimen),
+    /// A 3D image.
+    Codes(Vec<i8>),
+}
+
+impl Lane {
+    fn new(model: &Model, engine: &Engine, modality: Modality) -> Result<Self, EdgeError> {
+        let grid = model.spec().grid;
+        let (source, pixels) = match model.spec().net.spatial {
+            Spatial::D2 => {
+                let specimen = Specimen::new(modality, grid);
+                let segmenter = Box::new(Segmenter::new(model, modality, specimen.plane)?);
+                (Source::Slice(segmenter, specimen), SIDE * SIDE)
+            }
+            Spatial::D3 => {
+                let mut codes = vec![0; engine.image_len()];
+                golden::codes(modality, grid.height, grid.width, &mut codes);
+                (Source::Codes(codes), engine.labels_len())
+            }
+        };
+        Ok(Self { modality, out: vec![0; pixels], source, stages: Stages::default() })
+    }
+
+    fn run(&mut self, engine: &mut Engine) -> Result<(), EdgeError> {
+        match &mut self.source {
+            Source::Slice(segmenter, specimen) => {
+                segmenter.restart();
+                segmenter.segment(engine, &specimen.raw, 0, &mut self.out)
+            }
+            Source::Codes(codes) => {
+                let start = Instant::now();
+                engine.run(codes, self.modality, &mut self.out)?;
+                let end = Instant::now();
+                self.stages.record([start, start, end, end]);
+                Ok(())
+            }
+        }
+    }
+
+    fn stages(&mut self) -> &mut Stages {
+        match &mut self.source {
+            Source::Slice(segmenter, _) => &mut segmenter.stages,
+            Source::Codes(_) => &mut self.stages,
+        }
+    }
 }
 
 fn rounds(
@@ -148,26 +211,18 @@ fn rounds(
     runs: usize,
     progress: &mut impl FnMut(usize),
 ) -> Result<Vec<ModalityReport>, EdgeError> {
-    let mut lanes = vec![];
-    for &modality in &model.spec().modalities {
-        let specimen = Specimen::new(modality, model.spec().grid);
-        lanes.push((modality, Segmenter::new(model, modality, specimen.plane)?, specimen));
-    }
-    let mut out = vec![0; SIDE * SIDE];
+    let lane = |&modality| Lane::new(model, engine, modality);
+    let mut lanes = model.spec().modalities.iter().map(lane).collect::<Result<Vec<_>, _>>()?;
     for round in 0..WARM_UP + runs {
-        for (_, segmenter, specimen) in &mut lanes {
+        for lane in &mut lanes {
             if round == WARM_UP {
-                segmenter.stages = Default::default();
+                *lane.stages() = Stages::default();
             }
-            segmenter.restart();
-            segmenter.segment(engine, &specimen.raw, 0, &mut out)?;
+            lane.run(engine)?;
         }
         progress((round + 1).saturating_sub(WARM_UP));
     }
-    let report = |(modality, segmenter, _): (Modality, Segmenter, Specimen)| ModalityReport {
-        modality,
-        stages: segmenter.stages.summary(),
-    };
+    let report = |mut lane: Lane| ModalityReport { modality: lane.modality, stages: lane.stages().summary() };
     Ok(lanes.into_iter().map(report).collect())
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     EdgeError, Engine, Model,
-    engine::{PlannedEngine, Step},
+    engine::{Planned, PlannedEngine, Step},
     kernels,
 };
 
@@ -41,9 +41,9 @@ pub struct Profile {
 /// One step.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepProfile {
-    /// Layer that it belongs to, or `image`.
+    /// Layer that it belongs to, or `image`; of steps that are done together, the first one's.
     pub layer: String,
-    /// What it does.
+    /// What it does, step by step.
     pub step: String,
     /// Multiply-accumulates of the layer.
     pub macs: u64,
@@ -131,23 +131,24 @@ pub fn profile(model: &Model, engine: &mut Engine, runs: usize) -> Result<Profil
     let peak_gmacs = peak(engine) / 1e9;
     let medians = medians(engine, &codes, runs);
     let counts = spec.net.layer_counts().unwrap_or_default();
-    let step = |(planned, &ms): (&crate::engine::Planned, &f64)| {
-        let macs = match (&planned.step, planned.layer) {
+    let step = |(group, &ms): (&[Planned], &f64)| {
+        let macs = match (&group[0].step, group[0].layer) {
             (Step::Conv(_), Some(layer)) => counts[layer].macs,
             _ => 0,
         };
         let gmacs = macs as f64 / (ms * 1e6);
+        let layer = |planned: &Planned| planned.layer.map_or("image", |layer| spec.net.layers[layer].name.as_str());
         StepProfile {
-            layer: planned.layer.map_or_else(|| "image".into(), |layer| spec.net.layers[layer].name.clone()),
-            step: planned.words(),
+            layer: layer(&group[0]).to_string(),
+            step: group.iter().map(Planned::words).collect::<Vec<_>>().join(" + "),
             macs,
-            bytes: planned.bytes(),
+            bytes: group.iter().map(Planned::bytes).sum(),
             ms,
             gmacs,
             percent_of_peak: 100. * gmacs / peak_gmacs,
         }
     };
-    let steps: Vec<StepProfile> = engine.program().steps.iter().zip(&medians).map(step).collect();
+    let steps: Vec<StepProfile> = engine.program().grouped().zip(&medians).map(step).collect();
     let total_ms: f64 = medians.iter().sum();
     let macs: u64 = steps.iter().map(|step| step.macs).sum();
     Ok(Profile {
@@ -163,14 +164,14 @@ pub fn profile(model: &Model, engine: &mut Engine, runs: usize) -> Result<Profil
     })
 }
 
-/// Median time of each step, ms.
+/// Median time of each group of steps, ms.
 fn medians(engine: &PlannedEngine, codes: &[i8], runs: usize) -> Vec<f64> {
     let program = engine.program();
-    let mut times: Vec<Vec<Duration>> = vec![Vec::with_capacity(runs); program.steps.len()];
+    let mut times: Vec<Vec<Duration>> = vec![Vec::with_capacity(runs); program.grouped().count()];
     for _ in 0..runs + 1 {
-        for (planned, times) in program.steps.iter().zip(&mut times) {
+        for (group, times) in program.grouped().zip(&mut times) {
             let start = Instant::now();
-            planned.run(&program.arena, codes, 0, 0, 1);
+            program.run_group(group, codes, 0, 0, 1);
             times.push(start.elapsed());
         }
     }

@@ -69,7 +69,7 @@ impl Segmenter {
             return Err(EdgeError::Length { what: "the label map", found: out.len(), expected: self.area });
         }
         let start = Instant::now();
-        self.prepare(volume, z)?;
+        self.prepare(engine, volume, z)?;
         let codes = Instant::now();
         engine.run(&self.image, self.modality, &mut self.labels)?;
         let labels = Instant::now();
@@ -84,7 +84,7 @@ impl Segmenter {
     }
 
     /// Fills the model's image around slice `z`.
-    fn prepare(&mut self, volume: &[i16], z: usize) -> Result<(), EdgeError> {
+    fn prepare(&mut self, engine: &Engine, volume: &[i16], z: usize) -> Result<(), EdgeError> {
         let (depth, slots) = (volume.len() / self.area, self.window.len());
         for (neighbour, channel) in neighbours(z, depth, slots).zip(self.image.chunks_exact_mut(self.model_area)) {
             let Some(slot) = self.window.get_mut(neighbour % slots) else { continue };
@@ -93,7 +93,7 @@ impl Segmenter {
                     let expected = (neighbour + 1) * self.area;
                     return Err(EdgeError::Length { what: "the volume", found: volume.len(), expected });
                 };
-                slot.result = self.intake.codes(raw, &mut slot.codes);
+                slot.result = engine.codes(&mut self.intake, raw, &mut slot.codes);
                 slot.slice = Some(neighbour);
             }
             if neighbour == z {

@@ -85,8 +85,8 @@ pub fn stages(out: &mut impl Write, modality: Modality, stages: &StageSummaries)
 
 /// Latencies, start-up and memory.
 pub fn bench(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let [height, width] = report.slice;
-    writeln!(out, "{} on {} ({}), slices of {height} x {width}", report.name, report.cpu, report.arch)?;
+    let size: Vec<String> = report.size.iter().map(usize::to_string).collect();
+    writeln!(out, "{} on {} ({}), input of {}", report.name, report.cpu, report.arch, size.join(" x "))?;
     writeln!(out, "engine {}", report.engine)?;
     if !report.optimised {
         writeln!(out, "built without optimisation: times say nothing about a release build")?;

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use contract::{Modality, ModelSpec, names};
-use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, attribute_proto::AttributeType, tensor_proto::DataType};
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, NodeProto, TensorProto, attribute_proto::AttributeType, tensor_proto::DataType,
+};
 
 /// A reason without its layer yet: `Err((invalid, words))`.
 pub type Reason = (bool, String);
@@ -32,17 +34,9 @@ impl<'a> File<'a> {
         Self { tensors, makers: makers.collect() }
     }
 
-    /// Second and third input of `DequantizeLinear` or `QuantizeLinear`; a scale per modality.
-    pub fn scale_and_zero(&self, spec: &ModelSpec, node: &NodeProto) -> Result<(Vec<f32>, i8), Reason> {
-        let scales = self.scales(spec, &node.input[1], None)?.into_iter().map(|row| row[0]).collect();
-        Ok((scales, self.constant(&node.input[2], DataType::Int8, &[])?[0] as i8))
-    }
-
     /// Positive numbers per modality.
-    pub fn scales(&self, spec: &ModelSpec, name: &str, len: Option<usize>) -> Result<Vec<Vec<f32>>, Reason> {
-        let rows = spec.modalities.iter().map(|&modality| {
-            let scales: Vec<f32> =
-                words(self.row(name, modality, DataType::Float, len)?).map(f32::from_le_bytes).collect();
+    pub fn scales(&self, spec: &ModelSpec, name: &str, shape: &[usize]) -> Result<Vec<Vec<f32>>, Reason> {
+        let rows = self.reals(spec, name, shape)?.into_iter().zip(&spec.modalities).map(|(scales, modality)| {
             match scales.iter().position(|scale| !(scale.is_normal() && *scale > 0.)) {
                 Some(at) => {
                     invalid(format!("{modality} scale {at} is {:e}, expected a positive normal number", scales[at]))
@@ -51,6 +45,15 @@ impl<'a> File<'a> {
             }
         });
         rows.collect()
+    }
+
+    /// Numbers per modality.
+    pub fn reals(&self, spec: &ModelSpec, name: &str, shape: &[usize]) -> Result<Vec<Vec<f32>>, Reason> {
+        let row = |&modality| {
+            let bytes = self.row(name, modality, DataType::Float, shape)?;
+            Ok(words(bytes).map(f32::from_le_bytes).collect())
+        };
+        spec.modalities.iter().map(row).collect()
     }
 
     /// The node that makes a value inside of a layer.
@@ -76,10 +79,9 @@ impl<'a> File<'a> {
         Ok(&tensor.raw_data)
     }
 
-    /// A constant, or the modality's row of a table; `None` for a scalar.
-    pub fn row(&self, name: &str, modality: Modality, kind: DataType, len: Option<usize>) -> Result<&'a [u8], Reason> {
-        let shape: Vec<usize> = len.into_iter().collect();
-        let Some(gather) = self.makers.get(name) else { return self.constant(name, kind, &shape) };
+    /// A constant of that shape, or the modality's row of a table of such.
+    pub fn row(&self, name: &str, modality: Modality, kind: DataType, shape: &[usize]) -> Result<&'a [u8], Reason> {
+        let Some(gather) = self.makers.get(name) else { return self.constant(name, kind, shape) };
         if gather.op_type != "Gather" || gather.input.len() != 2 || gather.input[1] != names::MODALITY {
             return foreign(format!("'{name}' is neither a constant nor picked by '{}'", names::MODALITY));
         }
@@ -87,7 +89,7 @@ impl<'a> File<'a> {
         if axis {
             return foreign(format!("'{name}' is gathered along another axis than 0"));
         }
-        let shape = [&[Modality::ALL.len()], shape.as_slice()].concat();
+        let shape = [&[Modality::ALL.len()], shape].concat();
         let table = self.constant(&gather.input[0], kind, &shape)?;
         let bytes = table.len() / Modality::ALL.len();
         Ok(&table[modality.index() * bytes..][..bytes])
@@ -103,28 +105,41 @@ pub fn expect_op(node: &NodeProto, op: &str, inputs: usize, first: &[&str]) -> R
     foreign(format!("found {} of {:?}, expected {op} of {first:?}", node.op_type, node.input))
 }
 
-/// Exactly these attributes, of integers.
-pub fn expect_attributes(node: &NodeProto, expected: &[(&str, Vec<usize>)]) -> Result<(), Reason> {
-    let mut found: Vec<(&str, Vec<i64>)> = vec![];
-    for attribute in &node.attribute {
-        let list = attribute.r#type == AttributeType::Ints as i32;
-        found.push((&attribute.name, if list { attribute.ints.clone() } else { vec![attribute.i] }));
-    }
-    let mut expected: Vec<(&str, Vec<i64>)> =
-        expected.iter().map(|(name, values)| (*name, values.iter().map(|&value| value as i64).collect())).collect();
-    found.sort();
-    expected.sort();
-    if found == expected { Ok(()) } else { foreign(format!("has {found:?}, expected {expected:?}")) }
+/// An attribute's value.
+#[derive(Clone, Debug, PartialEq, PartialOrd)]
+pub enum Value {
+    /// One or several integers.
+    Numbers(Vec<i64>),
+    /// A real.
+    Real(f32),
+    /// Anything else: text.
+    Text(Vec<u8>),
 }
 
-/// Exactly these attributes, of text.
-pub fn expect_texts(node: &NodeProto, expected: &[(&str, &str)]) -> Result<(), Reason> {
-    let mut found: Vec<(&str, &[u8])> =
-        node.attribute.iter().map(|attribute| (attribute.name.as_str(), attribute.s.as_slice())).collect();
-    let mut expected: Vec<(&str, &[u8])> = expected.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
-    found.sort_unstable();
-    expected.sort_unstable();
-    if found == expected { Ok(()) } else { foreign(format!("has other attributes than {expected:?}")) }
+impl From<&[usize]> for Value {
+    fn from(numbers: &[usize]) -> Self {
+        Self::Numbers(numbers.iter().map(|&number| number as i64).collect())
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.as_bytes().to_vec())
+    }
+}
+
+/// Exactly these attributes.
+pub fn expect_attributes(node: &NodeProto, expected: &[(&str, Value)]) -> Result<(), Reason> {
+    let value = |attribute: &AttributeProto| match AttributeType::try_from(attribute.r#type) {
+        Ok(AttributeType::Ints) => Value::Numbers(attribute.ints.clone()),
+        Ok(AttributeType::Int) => Value::Numbers(vec![attribute.i]),
+        Ok(AttributeType::Float) => Value::Real(attribute.f),
+        _ => Value::Text(attribute.s.clone()),
+    };
+    let found: Vec<(&str, Value)> =
+        node.attribute.iter().map(|attribute| (attribute.name.as_str(), value(attribute))).collect();
+    let same = found.len() == expected.len() && expected.iter().all(|wanted| found.contains(wanted));
+    if same { Ok(()) } else { foreign(format!("has {found:?}, expected {expected:?}")) }
 }
 
 /// Little-endian words.

@@ -6,13 +6,14 @@
 use contract::net::{Conv as ConvLayer, Op};
 
 use super::{
-    layout::{Geometry, Layout, Task},
+    layout::{Geometry, Layout, Piece, Task},
     load::{Constants, Network},
     plan,
     step::{Planned, Program, Step},
 };
 use crate::kernels::{
-    Add, Arena, Conv, ConvSpec, Fill, Intake, Kernels, Labels, Move, PACK, Part, Resize, View, Widen,
+    Add, Arena, Blank, Conv, ConvSpec, Fill, Intake, Kernels, Labels, Lane, Map, Mirror, Move, PACK, Part, Pick,
+    Resize, Shuffle, View, Widen,
 };
 
 /// What a plan costs, for people.
@@ -41,45 +42,32 @@ pub struct Lowered {
 pub enum Unfit {
     /// The arena would need so many bytes.
     Arena(usize),
-    /// A sum of joins, or labels of one: only convolutions, pools and up-samplings read values of several parts.
-    Join {
+    /// A shape or an order of layers that the planes of four channels do not serve.
+    Shape {
         /// The layer.
         layer: String,
+        /// What it does.
+        reason: &'static str,
     },
 }
 
 /// Decides everything; refuses arenas of more than `max_bytes`.
 pub fn lower(network: &Network<'_>, kernels: Kernels, max_bytes: usize) -> Result<Lowered, Unfit> {
-    let (layers, layout) = (&network.spec.net.layers, Layout::new(network, kernels));
-    let join = |value: usize| layout.parts[value].len() > 1;
-    let unfit = |index: usize| match layers[index].op {
-        Op::Add { .. } => layers[index].inputs.iter().any(|&input| join(input)),
-        _ => index + 1 == layout.logits.0 && join(index + 1),
-    };
-    if let Some(index) = (0..layers.len()).find(|&index| unfit(index)) {
-        return Err(Unfit::Join { layer: layers[index].name.clone() });
-    }
+    let layout = Layout::new(network, kernels)?;
     let (origins, words) = plan::place(&layout.buffers);
     if words.saturating_mul(4) > max_bytes.min(MAX_ARENA_BYTES) {
         return Err(Unfit::Arena(words.saturating_mul(4)));
     }
     let build = Build { network, kernels, layout: &layout, origins, words };
     let steps: Vec<Planned> = layout.tasks.iter().map(|task| build.step(task)).collect();
-    let sum = |bytes: fn(&Conv) -> usize| {
-        let convs = steps.iter().filter_map(|planned| match &planned.step {
-            Step::Conv(conv) => Some(bytes(conv)),
-            _ => None,
-        });
-        convs.sum::<usize>()
-    };
     let memory = Memory {
         arena_bytes: 4 * words,
         alive_bytes: plan::most_alive(&layout.values),
-        weight_bytes: sum(Conv::weight_bytes),
-        table_bytes: sum(Conv::table_bytes),
+        weight_bytes: steps.iter().map(Planned::weight_bytes).sum(),
+        table_bytes: steps.iter().map(Planned::table_bytes).sum(),
     };
-    let labels = build.labels();
-    Ok(Lowered { program: Program { steps, labels, arena: Arena::new(words) }, memory })
+    let (groups, labels) = (layout.groups.clone(), build.labels());
+    Ok(Lowered { program: Program { steps, groups, labels, arena: Arena::new(words) }, memory })
 }
 
 /// Offsets are 32-bit words.
@@ -99,8 +87,13 @@ impl Build<'_> {
         self.layout.geometry[value].expect("only joins lie nowhere, and their parts are asked for")
     }
 
+    /// First word of a value's memory.
+    fn origin(&self, value: usize) -> usize {
+        self.origins[self.layout.homes[value]]
+    }
+
     fn view(&self, value: usize) -> View {
-        self.geometry(value).view(self.origins[value])
+        self.geometry(value).view(self.origin(value))
     }
 
     /// First word of the scratch of a layer.
@@ -120,35 +113,72 @@ impl Build<'_> {
                 let Geometry { pads, zero, .. } = self.geometry(value);
                 (value.checked_sub(1), 1, Step::Fill(Fill::new(kernels, self.view(value), pads, zero, words)))
             }
+            Task::Mirror(value) => {
+                let mirror = Mirror::new(self.view(value), self.geometry(value).pads, words);
+                (value.checked_sub(1), mirror.planes(), Step::Mirror(mirror))
+            }
             Task::Widen(layer, part) => {
                 let parts = &self.layout.parts[layers[layer].inputs[0]];
-                let (from, pixels) = (self.origins[parts[part]], self.layout.words(parts[part]));
+                let (from, pixels) = (self.origin(parts[part]), self.layout.words(parts[part]));
                 let before: usize = parts[..part].iter().map(|&value| self.layout.words(value)).sum();
                 let to = self.scratch(layer) + 2 * before;
                 (Some(layer), 1, Step::Widen(Widen::new(kernels, from..from + pixels, to, words)))
             }
-            Task::Layer(layer, part) => {
-                let output = self.view(layer + 1);
-                let step = match &layers[layer].op {
-                    Op::Conv(conv) => Step::Conv(Box::new(self.conv(layer, conv))),
-                    Op::Add { .. } => Step::Add(self.add(layer)),
-                    Op::MaxPool { size } => Step::Move(self.resize(layer, part, Resize::MaxPool(*size))),
-                    Op::Upsample { factor } => Step::Move(self.resize(layer, part, Resize::Repeat(*factor))),
-                    other => unreachable!("{other:?} was refused when the file was read"),
+            Task::Layer(layer, piece) => (Some(layer), self.view(layer + 1).rows(), self.layer(layer, piece)),
+            Task::Pick(layer) => {
+                let sources = self.layout.picks[layer].iter().flatten();
+                let lane = |&(value, plane, lane)| Lane { view: self.view(value), plane, lane };
+                let lanes = sources.map(|source| source.as_ref().map(lane)).collect();
+                let (output, zero) = (self.view(layer + 1), self.network.zeros[layer + 1]);
+                (Some(layer), output.rows(), Step::Pick(Pick::new(kernels, lanes, output, zero, words)))
+            }
+            Task::Leak(layer) => {
+                let Constants::Conv(codes) = &self.network.constants[layer] else {
+                    unreachable!("only convolutions leak")
                 };
-                (Some(layer), output.rows(), step)
+                let (view, lanes) = (self.view(layer + 1), &self.layout.lanes[layer + 1]);
+                let leak = Map::new(kernels, view, view, &codes.leak, lanes, words);
+                (Some(layer), view.rows(), Step::Map(leak))
             }
         };
         Planned { layer, rows, step }
     }
 
-    /// Pools or repeats one part of a value into its planes of the output.
-    fn resize(&self, layer: usize, part: usize, how: Resize) -> Move {
-        let parts = &self.layout.parts[self.network.spec.net.layers[layer].inputs[0]];
-        let planes =
-            |values: &[usize]| values.iter().map(|&value| self.layout.lanes[value].len() / PACK).sum::<usize>();
-        let output = self.view(layer + 1).part(planes(&parts[..part])..planes(&parts[..=part]));
-        Move::new(self.kernels, self.view(parts[part]), output, how, self.words)
+    fn layer(&self, index: usize, piece: usize) -> Step {
+        let (kernels, words, output) = (self.kernels, self.words, self.view(index + 1));
+        let layer = &self.network.spec.net.layers[index];
+        match &layer.op {
+            Op::Conv(conv) => return Step::Conv(Box::new(self.conv(index, conv))),
+            Op::PixelShuffle { factor } => {
+                let (input, channels) = (self.view(layer.inputs[0]), self.network.shapes[index + 1].channels);
+                return Step::Shuffle(Shuffle::new(input, output, channels, *factor, words));
+            }
+            _ => {}
+        }
+        let Piece { planes, sources } = &self.layout.pieces[index][piece];
+        let output = output.part(planes.clone());
+        let input = |number: usize| {
+            let (value, first) = sources[number];
+            self.view(value).part(first..first + planes.len())
+        };
+        let moved = |how: Resize| Step::Move(Move::new(kernels, input(0), output, how, words));
+        match (&layer.op, &self.network.constants[index]) {
+            (Op::Add { .. }, Constants::Add(sums)) => {
+                let zeros = [layer.inputs[0], layer.inputs[1], index + 1].map(|value| self.network.zeros[value]);
+                Step::Add(Add::new(kernels, [input(0), input(1)], output, sums, zeros, words))
+            }
+            (Op::Norm { .. }, Constants::Norm(specs)) => {
+                let lanes = &self.layout.lanes[index + 1][planes.start * PACK..planes.end * PACK];
+                Step::Map(Map::new(kernels, input(0), output, specs, lanes, words))
+            }
+            (Op::MaxPool { size }, _) => moved(Resize::MaxPool(*size)),
+            (Op::Upsample { factor }, _) => moved(Resize::Repeat(*factor)),
+            (Op::PadChannels { .. }, _) if sources.is_empty() => {
+                Step::Blank(Blank::new(kernels, output, self.network.zeros[index + 1], words))
+            }
+            (Op::PadChannels { .. }, _) => moved(Resize::Repeat([1; 3])),
+            (other, _) => unreachable!("{other:?} was refused when the file was read"),
+        }
     }
 
     fn conv(&self, index: usize, conv: &ConvLayer) -> Conv {
@@ -164,7 +194,7 @@ impl Build<'_> {
             .map(|&part| {
                 let view = self.view(part);
                 // The copies lie one behind another and begin where the buffers do.
-                let copied = before + view.origin - self.origins[part];
+                let copied = before + view.origin - self.origin(part);
                 before += self.layout.words(part);
                 Part { view, origin: if widened { copied } else { view.origin } }
             })
@@ -186,15 +216,6 @@ impl Build<'_> {
             tables: &codes.tables,
         };
         Conv::new(self.kernels, &spec, self.words)
-    }
-
-    fn add(&self, index: usize) -> Add {
-        let Constants::Add(sums) = &self.network.constants[index] else { unreachable!("a sum has its constants") };
-        let inputs = &self.network.spec.net.layers[index].inputs;
-        let values = [inputs[0], inputs[1], index + 1];
-        let [a, b, output] = values.map(|value| self.view(value));
-        let zeros = values.map(|value| self.network.zeros[value]);
-        Add::new(self.kernels, [a, b], output, sums, zeros, self.words)
     }
 
     fn labels(&self) -> Labels {

@@ -8,12 +8,13 @@ mod load;
 mod lower;
 mod plan;
 mod planned;
+mod read;
 mod step;
 mod tract;
 
 use std::fmt;
 
-use contract::Modality;
+use contract::{Intake, IntensityError, Modality};
 
 pub use int8::LayerRun;
 pub use lower::Memory;
@@ -122,6 +123,14 @@ impl Engine {
         match self {
             Self::Planned(engine) => engine.run(codes, modality, labels),
             Self::Tract { engine, .. } => engine.run(codes, modality, labels),
+        }
+    }
+
+    /// The codes of a raw slice, with the engine's own instructions: [`Intake::codes`].
+    pub fn codes(&self, intake: &mut Intake, raw: &[i16], codes: &mut [i8]) -> Result<(), IntensityError> {
+        match self {
+            Self::Planned(engine) => engine.kernels().codes(intake, raw, codes),
+            Self::Tract { .. } => intake.codes(raw, codes),
         }
     }
 

@@ -49,9 +49,7 @@ impl PlannedEngine {
         };
         let Lowered { program, memory } = match lower::lower(&network, kernels, max_arena_bytes) {
             Ok(lowered) => lowered,
-            Err(Unfit::Join { layer }) => {
-                return Ok(Err(format!("layer '{layer}': a join is summed, or labels are its")));
-            }
+            Err(Unfit::Shape { layer, reason }) => return Ok(Err(format!("layer '{layer}' {reason}"))),
             Err(Unfit::Arena(bytes)) => {
                 return Err(EdgeError::Arena { path: model.path.clone(), bytes, max: max_arena_bytes });
             }

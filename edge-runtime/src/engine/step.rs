@@ -1,22 +1,37 @@
 //! One step of a program, as data with one `match` to run it.
 
-use crate::kernels::{Add, Arena, Conv, Fill, Intake, Labels, Meeting, Move, Resize, Team, Widen, share};
+use std::ops::Range;
+
+use crate::kernels::{
+    Add, Arena, Blank, Conv, Fill, Intake, Labels, Map, Meeting, Mirror, Move, PACK, Pick, Resize, Shuffle, Team,
+    Widen, share,
+};
 
 /// What a step does. Steps are proved to stay inside the arena when they are made.
 #[derive(Debug)]
 pub enum Step {
     /// The image into planes.
     Intake(Intake),
-    /// The surroundings of a value.
+    /// The surroundings of a value: zeros.
     Fill(Fill),
+    /// The surroundings of a value: itself.
+    Mirror(Mirror),
     /// A copy in 16 bits, where the kernels want one.
     Widen(Widen),
     /// A convolution with everything fused to it.
     Conv(Box<Conv>),
     /// A residual sum.
     Add(Add),
+    /// A norm of its own, a leak.
+    Map(Map),
     /// Pooling, up-sampling, copying.
     Move(Move),
+    /// Channels of zeros.
+    Blank(Blank),
+    /// Channels to pixels.
+    Shuffle(Shuffle),
+    /// Channels to other lanes.
+    Pick(Pick),
 }
 
 /// A step and whose it is.
@@ -35,6 +50,8 @@ pub struct Planned {
 pub struct Program {
     /// In order.
     pub steps: Vec<Planned>,
+    /// Of steps that are done together, some rows at a time.
+    pub groups: Vec<Range<usize>>,
     /// The last step.
     pub labels: Labels,
     /// All values.
@@ -42,18 +59,23 @@ pub struct Program {
 }
 
 impl Program {
+    /// The groups' steps.
+    pub fn grouped(&self) -> impl Iterator<Item = &[Planned]> {
+        self.groups.iter().map(|group| &self.steps[group.clone()])
+    }
+
     /// Runs every step on `codes`, with the constants of modality number `table`; `false` if a thread of the team failed.
     pub fn run(&self, team: Option<&mut Team>, codes: &[i8], table: usize, labels: &mut [u8]) -> bool {
         let done = match team {
             None => {
-                self.steps.iter().for_each(|planned| planned.run(&self.arena, codes, table, 0, 1));
+                self.grouped().for_each(|group| self.run_group(group, codes, table, 0, 1));
                 true
             }
             Some(team) => {
                 let parts = team.parts();
                 team.run(&|part, meeting: &Meeting<'_>| {
-                    for (index, planned) in self.steps.iter().enumerate() {
-                        planned.run(&self.arena, codes, table, part, parts);
+                    for (index, group) in self.grouped().enumerate() {
+                        self.run_group(group, codes, table, part, parts);
                         meeting.wait(index + 1);
                     }
                 })
@@ -64,6 +86,23 @@ impl Program {
         }
         done
     }
+
+    /// Runs the `part`th of `parts` of steps that are done together.
+    pub fn run_group(&self, group: &[Planned], codes: &[i8], table: usize, part: usize, parts: usize) {
+        /// Words of output that leave room in the first cache for what is read.
+        const CHUNK: usize = 1 << 12;
+        let first = &group[0];
+        let all = share(first.rows, part, parts);
+        if group.len() == 1 {
+            return first.run(&self.arena, codes, table, all, [part, parts]);
+        }
+        let row = first.writes().len() / first.rows;
+        let step = CHUNK.checked_div(row).unwrap_or(1).max(1);
+        for start in all.clone().step_by(step) {
+            let rows = start..all.end.min(start + step);
+            group.iter().for_each(|planned| planned.run(&self.arena, codes, table, rows.clone(), [part, parts]));
+        }
+    }
 }
 
 impl Planned {
@@ -72,56 +111,88 @@ impl Planned {
         match &self.step {
             Step::Intake(_) => "intake".into(),
             Step::Fill(_) => "fill".into(),
+            Step::Mirror(_) => "mirror".into(),
             Step::Widen(_) => "widen".into(),
             Step::Conv(conv) => {
                 let [vectors, pixels] = conv.tile();
                 format!("conv[{} channels x {pixels} pixels]", 16 * vectors)
             }
             Step::Add(_) => "sum".into(),
+            Step::Map(_) => "affine".into(),
             Step::Move(step) => match step.how() {
                 Resize::MaxPool(_) => "max-pool".into(),
                 Resize::Repeat([1, 1, 1]) => "copy".into(),
                 Resize::Repeat(_) => "repeat".into(),
             },
+            Step::Blank(_) => "blank".into(),
+            Step::Shuffle(_) => "shuffle".into(),
+            Step::Pick(_) => "pick".into(),
         }
     }
 
     /// The words from the first to behind the last that it writes.
-    pub fn writes(&self) -> std::ops::Range<usize> {
+    pub fn writes(&self) -> Range<usize> {
         match &self.step {
             Step::Intake(intake) => intake.writes(),
             Step::Fill(fill) => fill.writes(),
+            Step::Mirror(mirror) => mirror.writes(),
             Step::Widen(widen) => widen.writes(),
             Step::Conv(conv) => conv.writes(),
             Step::Add(step) => step.writes(),
+            Step::Map(step) => step.writes(),
             Step::Move(step) => step.writes(),
+            Step::Blank(step) => step.writes(),
+            Step::Shuffle(step) => step.writes(),
+            Step::Pick(step) => step.writes(),
         }
     }
 
     /// Bytes of input, weights and output, each once.
     pub fn bytes(&self) -> usize {
         match &self.step {
-            Step::Intake(intake) => 4 * intake.writes().len(),
-            Step::Fill(_) => 0,
+            Step::Intake(intake) => PACK * intake.writes().len(),
+            Step::Fill(_) | Step::Mirror(_) => 0,
             Step::Widen(widen) => 6 * widen.writes().len(),
             Step::Conv(conv) => conv.bytes(),
             Step::Add(step) => step.bytes(),
+            Step::Map(step) => step.bytes(),
             Step::Move(step) => step.bytes(),
+            Step::Blank(step) => step.bytes(),
+            Step::Shuffle(step) => step.bytes(),
+            Step::Pick(step) => step.bytes(),
         }
     }
 
-    /// Runs the `part`th of `parts` of the step.
-    pub fn run(&self, arena: &Arena, codes: &[i8], table: usize, part: usize, parts: usize) {
-        let rows = share(self.rows, part, parts);
+    /// Bytes of packed weights, shared by all modalities.
+    pub fn weight_bytes(&self) -> usize {
+        if let Step::Conv(conv) = &self.step { conv.weight_bytes() } else { 0 }
+    }
+
+    /// Bytes of the tables of all modalities.
+    pub fn table_bytes(&self) -> usize {
+        match &self.step {
+            Step::Conv(conv) => conv.table_bytes(),
+            Step::Map(map) => map.table_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Runs some of its rows. What has no rows is split into `parts`, of which this is the `part`th.
+    fn run(&self, arena: &Arena, codes: &[i8], table: usize, rows: Range<usize>, [part, parts]: [usize; 2]) {
         match &self.step {
             Step::Intake(intake) => intake.run(arena, codes, rows),
             // Cheap: one thread does all.
             Step::Fill(fill) if part == 0 => fill.run(arena),
             Step::Fill(_) => {}
+            Step::Mirror(mirror) => mirror.run(arena, rows),
             Step::Widen(widen) => widen.run(arena, part, parts),
             Step::Conv(conv) => conv.run(arena, table, rows),
             Step::Add(step) => step.run(arena, table, rows),
+            Step::Map(step) => step.run(arena, table, rows),
             Step::Move(step) => step.run(arena, rows),
+            Step::Blank(step) => step.run(arena, rows),
+            Step::Shuffle(step) => step.run(arena, rows),
+            Step::Pick(step) => step.run(arena, rows),
         }
     }
 }

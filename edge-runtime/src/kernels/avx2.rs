@@ -1,9 +1,11 @@
-//! x86-64 with AVX2 alone. Its byte product (`vpmaddubsw`) saturates in 16 bits, so codes and weights are widened:
+//! x86-64 with AVX2 and FMA alone. Its byte product (`vpmaddubsw`) saturates in 16 bits, so codes and weights are widened:
 //! `vpmaddwd` multiplies 16-bit numbers exactly and adds two at a time. The input is widened once per convolution.
 
 use std::arch::x86_64::*;
 
-use super::{ConvTile, Kernels, LANES, MAX_QUADS, Moves, PACK, StepWeights, SumTable, Tile, generic};
+use contract::{Intake, IntensityError};
+
+use super::{ConvTile, Kernels, LANES, MAX_QUADS, MapTable, Moves, PACK, StepWeights, SumTable, Tile, generic};
 
 /// The table, if this CPU has the instructions.
 pub fn new() -> Option<Kernels> {
@@ -114,9 +116,15 @@ unsafe fn store(tile: &Tile, acc: [[__m256i; 2]; 4]) {
     }
 }
 
-/// Moves compiled with AVX2, if this CPU has it.
+/// Routines compiled for AVX2 and FMA, if this CPU has them.
 pub fn moves() -> Option<Moves> {
-    is_x86_feature_detected!("avx2").then_some(Moves { max_2x2, max_blocks, repeat_2, argmax, sum, spread, widen })
+    let has = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    has.then_some(Moves { codes, max_2x2, max_blocks, repeat_2, argmax, sum, map, spread, widen })
+}
+
+#[target_feature(enable = "avx2")]
+fn codes(intake: &mut Intake, raw: &[i16], codes: &mut [i8]) -> Result<(), IntensityError> {
+    intake.codes(raw, codes)
 }
 
 /// Words of a vector.
@@ -164,35 +172,70 @@ fn argmax(planes: &[u32], plane: usize, classes: usize, flip: u8, out: &mut [u8]
     generic::argmax(planes, plane, classes, flip, out);
 }
 
-#[target_feature(enable = "avx2")]
-fn sum(a: &[u32], b: &[u32], table: SumTable, flip: u8, out: &mut [u32]) {
+#[target_feature(enable = "avx2,fma")]
+fn sum(a: &[u32], table: SumTable, flip: u8, out: &mut [u32]) {
     let sign = _mm256_set1_epi8((flip ^ 0x80) as i8);
     let [first, second] = table.factors.map(|factor| _mm256_set1_ps(factor));
     let constant = _mm256_set1_ps(table.constant);
-    // What packing leaves, four bytes at a time, in the order of the bytes.
-    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     let whole = out.len() / WORDS;
-    for ((a, b), out) in a.chunks_exact(WORDS).zip(b.chunks_exact(WORDS)).zip(out.chunks_exact_mut(WORDS)) {
-        // SAFETY: the chunks have 8 words, which are 32 bytes.
-        unsafe {
-            let [a, b] = [a, b].map(|words| _mm256_xor_si256(_mm256_loadu_si256(words.as_ptr().cast()), sign));
-            let eight = |bytes: __m256i, at: usize| {
-                let half = if at < 2 { _mm256_castsi256_si128(bytes) } else { _mm256_extracti128_si256::<1>(bytes) };
-                let eight = if at.is_multiple_of(2) { half } else { _mm_srli_si128::<8>(half) };
-                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight))
-            };
-            let codes = |at: usize| {
-                let products = _mm256_add_ps(_mm256_mul_ps(eight(a, at), first), _mm256_mul_ps(eight(b, at), second));
-                _mm256_cvtps_epi32(_mm256_add_ps(products, constant))
-            };
-            let low = _mm256_packs_epi32(codes(0), codes(1));
-            let high = _mm256_packs_epi32(codes(2), codes(3));
-            let bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_xor_si256(bytes, sign));
-        }
+    for (a, out) in a.chunks_exact(WORDS).zip(out.chunks_exact_mut(WORDS)) {
+        // SAFETY: the chunks have 8 words.
+        let [a, b] = unsafe { [a.as_ptr(), out.as_ptr()].map(|words| _mm256_loadu_si256(words.cast())) };
+        let [a, b] = [a, b].map(|words| _mm256_xor_si256(words, sign));
+        let code = |at: usize| {
+            let rest = _mm256_fmadd_ps(two_pixels(b, at), second, constant);
+            _mm256_cvtps_epi32(_mm256_fmadd_ps(two_pixels(a, at), first, rest))
+        };
+        let words = _mm256_xor_si256(eight_pixels([code(0), code(1), code(2), code(3)]), sign);
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), words) };
     }
     let done = whole * WORDS;
-    generic::sum(&a[done..], &b[done..], table, flip, &mut out[done..]);
+    generic::sum(&a[done..], table, flip, &mut out[done..]);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn map(table: &MapTable, flip: u8, out: &mut [u32]) {
+    let sign = _mm256_set1_epi8((flip ^ 0x80) as i8);
+    // SAFETY: four numbers each.
+    let [factors, shifts] =
+        unsafe { [&table.factors, &table.shifts].map(|four| _mm256_broadcast_ps(&_mm_loadu_ps(four.as_ptr()))) };
+    let slope = _mm256_set1_ps(table.slope);
+    let [x_zero, y_zero] = table.zeros.map(|zero| i32::from(zero) + 128);
+    let (x_zero, y_zero) = (_mm256_set1_ps(x_zero as f32), _mm256_set1_epi32(y_zero));
+    let whole = out.len() / WORDS;
+    for out in out.chunks_exact_mut(WORDS) {
+        // SAFETY: the chunk has 8 words.
+        let words = _mm256_xor_si256(unsafe { _mm256_loadu_si256(out.as_ptr().cast()) }, sign);
+        let code = |at: usize| {
+            let value = _mm256_fmadd_ps(_mm256_sub_ps(two_pixels(words, at), x_zero), factors, shifts);
+            _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_max_ps(value, _mm256_mul_ps(value, slope))), y_zero)
+        };
+        let words = _mm256_xor_si256(eight_pixels([code(0), code(1), code(2), code(3)]), sign);
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), words) };
+    }
+    generic::map(table, flip, &mut out[whole * WORDS..]);
+}
+
+/// Bytes of the words `2 * at` and `2 * at + 1`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn two_pixels(words: __m256i, at: usize) -> __m256 {
+    let half = if at < 2 { _mm256_castsi256_si128(words) } else { _mm256_extracti128_si256::<1>(words) };
+    let eight = if at.is_multiple_of(2) { half } else { _mm_srli_si128::<8>(half) };
+    _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight))
+}
+
+/// Words of four times two pixels, saturated.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn eight_pixels(codes: [__m256i; 4]) -> __m256i {
+    let low = _mm256_packs_epi32(codes[0], codes[1]);
+    let high = _mm256_packs_epi32(codes[2], codes[3]);
+    // Packing leaves the words of both halves in turn.
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order)
 }
 
 #[target_feature(enable = "avx2")]

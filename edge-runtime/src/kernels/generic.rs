@@ -1,8 +1,11 @@
 //! The meaning of every kernel: plain loops, the contract's rounding rule. Runs anywhere, fast nowhere.
 
-use contract::quant::{Multiplier, requantise, round_half_even};
+use contract::{
+    Intake,
+    quant::{Multiplier, requantise, round_half_even},
+};
 
-use super::{ConvTile, Kernels, LANES, MAX_QUADS, Moves, PACK, StepWeights, SumTable, Tile};
+use super::{ConvTile, Kernels, LANES, MAX_QUADS, MapTable, Moves, PACK, StepWeights, SumTable, Tile};
 
 /// The table.
 pub fn new() -> Kernels {
@@ -62,7 +65,7 @@ unsafe fn conv<const V: usize, const Q: usize>(tile: &Tile) {
 }
 
 /// Moves without special instructions.
-pub const MOVES: Moves = Moves { max_2x2, max_blocks, repeat_2, argmax, sum, spread, widen };
+pub const MOVES: Moves = Moves { codes: Intake::codes, max_2x2, max_blocks, repeat_2, argmax, sum, map, spread, widen };
 
 /// Bytewise maximum of codes stored as `code ^ flip`.
 #[inline(always)]
@@ -121,19 +124,42 @@ pub(super) fn argmax(planes: &[u32], plane: usize, classes: usize, flip: u8, out
 }
 
 #[inline(always)]
-pub(super) fn sum(a: &[u32], b: &[u32], table: SumTable, flip: u8, out: &mut [u32]) {
-    let sign = u32::from(flip ^ 0x80);
+pub(super) fn sum(a: &[u32], table: SumTable, flip: u8, out: &mut [u32]) {
     let [first, second] = table.factors;
-    for ((&a, &b), out) in a.iter().zip(b).zip(out) {
-        let mut word = 0;
-        for lane in 0..PACK {
-            let code = |word: u32| ((word >> (8 * lane) & 0xff) ^ sign) as f32;
-            // No order of operations changes the code: see the contract's `Sum`.
-            let real = first * code(a) + second * code(b) + table.constant;
-            word |= (round_half_even(real.clamp(0., 255.)) as u32 ^ sign) << (8 * lane);
-        }
-        *out = word;
+    for (&a, out) in a.iter().zip(out) {
+        let (a, b) = (lanes(a, flip), lanes(*out, flip));
+        // No order of operations changes the code: see the contract's `Sum`.
+        let real = |lane: usize| first * a[lane] + second * b[lane] + table.constant;
+        *out = word(std::array::from_fn(real), flip);
     }
+}
+
+#[inline(always)]
+pub(super) fn map(table: &MapTable, flip: u8, out: &mut [u32]) {
+    let MapTable { factors, shifts, slope, zeros } = table;
+    let [x_zero, y_zero] = zeros.map(|zero| f32::from(zero) + 128.);
+    for out in out {
+        let codes = lanes(*out, flip);
+        // No order of operations changes the code: see the contract's `Table`.
+        let real = |lane: usize| {
+            let value = factors[lane] * (codes[lane] - x_zero) + shifts[lane];
+            // The zero point comes after rounding: before, it would cost bits.
+            round_half_even(value.max(slope * value).clamp(-512., 512.)) + y_zero
+        };
+        *out = word(std::array::from_fn(real), flip);
+    }
+}
+
+/// Codes plus 128 of a word.
+#[inline(always)]
+fn lanes(word: u32, flip: u8) -> [f32; PACK] {
+    word.to_le_bytes().map(|byte| f32::from(byte ^ flip ^ 0x80))
+}
+
+/// A word of codes plus 128, rounded.
+#[inline(always)]
+fn word(codes: [f32; PACK], flip: u8) -> u32 {
+    u32::from_le_bytes(codes.map(|code| round_half_even(code.clamp(0., 255.)) as u8 ^ flip ^ 0x80))
 }
 
 #[inline(always)]

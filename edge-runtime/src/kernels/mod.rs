@@ -12,8 +12,10 @@ mod arena;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+mod codewise;
 mod conv;
 mod generic;
+mod labels;
 mod moves;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -24,12 +26,18 @@ mod neon_i8mm;
 mod peak;
 #[cfg(test)]
 mod suite;
+mod surroundings;
 mod team;
 
+use contract::IntensityError;
+
 pub use arena::{Arena, View, WORDS_PER_LINE};
+pub use codewise::{Add, Map, MapSpec, MapTable, SumTable};
 pub use conv::{Conv, ConvSpec, Part, Table};
-pub use moves::{Add, Fill, Intake, Labels, Move, Resize, SumTable, Widen, share};
+pub use labels::Labels;
+pub use moves::{Intake, Lane, Move, Pick, Resize, Shuffle, Widen, share};
 pub use peak::PeakTile;
+pub use surroundings::{Blank, Fill, Mirror};
 pub use team::{Meeting, Team};
 
 /// Channels of a plane.
@@ -109,9 +117,14 @@ pub struct Kernels {
     pub moves: Moves,
 }
 
-/// Routines that move or compare words. Their code is `generic`'s, compiled once per instruction set.
+/// A slice's way into the network: raw pixels to codes on the model's grid.
+pub type Codes = unsafe fn(&mut contract::Intake, &[i16], &mut [i8]) -> Result<(), IntensityError>;
+
+/// Routines around the convolutions. Their code is the contract's or `generic`'s, compiled once per instruction set.
 #[derive(Clone, Copy)]
 pub struct Moves {
+    /// [`contract::Intake::codes`].
+    pub codes: Codes,
     /// Largest code of each pair of words and of two rows: `max(a[2i], a[2i + 1], b[2i], b[2i + 1])` per byte; joined with what
     /// `out` holds unless these are the `first` rows.
     pub max_2x2: unsafe fn(a: &[u32], b: &[u32], flip: u8, first: bool, out: &mut [u32]),
@@ -121,8 +134,10 @@ pub struct Moves {
     pub repeat_2: unsafe fn(row: &[u32], out: &mut [u32]),
     /// Channel of the largest code of each pixel, the lowest at a tie: `planes[c / 4][pixel]` at `plane` words from one another.
     pub argmax: unsafe fn(planes: &[u32], plane: usize, classes: usize, flip: u8, out: &mut [u8]),
-    /// Per byte, `a * factors[0] + b * factors[1] + constant`, rounded and saturated, of codes plus 128.
-    pub sum: unsafe fn(a: &[u32], b: &[u32], table: SumTable, flip: u8, out: &mut [u32]),
+    /// Per byte, `a * factors[0] + b * factors[1] + constant`, rounded and saturated, of codes plus 128; `out` holds `b`.
+    pub sum: unsafe fn(a: &[u32], table: SumTable, flip: u8, out: &mut [u32]),
+    /// Per byte, what a [`MapTable`] says, rounded and saturated.
+    pub map: unsafe fn(table: &MapTable, flip: u8, out: &mut [u32]),
     /// Codes into channel `lane` of words. Lane 0 also puts code 0 into the other three, so it comes first.
     pub spread: unsafe fn(codes: &[i8], lane: usize, flip: u8, out: &mut [u32]),
     /// The four bytes of each word as 16-bit numbers.
@@ -155,6 +170,12 @@ impl Kernels {
     /// Name of the table, e.g. `avx512vnni`.
     pub const fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The codes of a raw slice: [`contract::Intake::codes`], compiled for this CPU.
+    pub fn codes(&self, intake: &mut contract::Intake, raw: &[i16], codes: &mut [i8]) -> Result<(), IntensityError> {
+        // SAFETY: holding the table proves that the CPU has its instructions.
+        unsafe { (self.moves.codes)(intake, raw, codes) }
     }
 
     /// The routine for a tile of stride 1.

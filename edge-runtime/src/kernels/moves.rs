@@ -3,60 +3,7 @@
 
 use std::ops::Range;
 
-use contract::quant::Sum;
-
 use super::{Arena, Kernels, PACK, View};
-
-/// Puts the byte of real 0 into everything around a value: what a convolution's padding sees.
-#[derive(Debug)]
-pub struct Fill {
-    view: View,
-    pads: [usize; 3],
-    word: u32,
-}
-
-impl Fill {
-    /// Fills the gaps of `view`, which leaves room for `pads`, with the code `zero`.
-    pub fn new(kernels: Kernels, view: View, pads: [usize; 3], zero: i8, words: usize) -> Self {
-        let before = before(&view, pads);
-        assert!(before <= view.origin && view.origin + view.planes * view.plane <= words);
-        assert!(view.row == view.size[2] + pads[2] && view.slab == (view.size[1] + pads[1]) * view.row);
-        assert!(view.plane == (view.size[0] + pads[0]) * view.slab);
-        Self { view, pads, word: u32::from_le_bytes([zero as u8 ^ kernels.flip; PACK]) }
-    }
-
-    /// Words that it writes into.
-    pub fn writes(&self) -> Range<usize> {
-        self.view.origin - before(&self.view, self.pads)..self.view.origin + self.view.planes * self.view.plane
-    }
-
-    /// All of it; cheap, so not split.
-    pub fn run(&self, arena: &Arena) {
-        let (view, [_, _, px]) = (&self.view, self.pads);
-        let [d, h, w] = view.size;
-        // SAFETY: `new` checked the ends; one thread fills before any reads.
-        let fill = |at: usize, len: usize| unsafe { arena.words_mut(at, len) }.fill(self.word);
-        let before = before(view, self.pads);
-        fill(view.origin - before, before);
-        for plane in 0..view.planes {
-            for row in 0..d * h {
-                fill(view.row_at(plane, row) + w, px);
-                if row % h + 1 == h {
-                    // Behind the last row of a slab; behind the last slab, all of the next.
-                    let end = view.row_at(plane, row) + view.row;
-                    let next = view.origin + plane * view.plane + (row / h + 1) * view.slab;
-                    let to = if row + 1 == d * h { view.origin + (plane + 1) * view.plane } else { next };
-                    fill(end, to - end);
-                }
-            }
-        }
-    }
-}
-
-/// Words from the first surrounding one to the first pixel.
-fn before(view: &View, pads: [usize; 3]) -> usize {
-    pads[0] * view.slab + pads[1] * view.row + pads[2]
-}
 
 /// Copies a value and its surroundings as 16-bit numbers.
 #[derive(Debug)]
@@ -197,37 +144,23 @@ impl Move {
     }
 }
 
-/// Sums of two values of other scales, per modality, by the contract's rule.
+/// Channels to pixels, in the order of the contract's `PixelShuffle`.
 #[derive(Debug)]
-pub struct Add {
-    kernels: Kernels,
-    inputs: [View; 2],
+pub struct Shuffle {
+    input: View,
     output: View,
-    tables: Vec<SumTable>,
+    channels: usize,
+    factor: usize,
 }
 
-/// `factors[0] * a + factors[1] * b + constant` of codes plus 128 is the sum's code plus 128, before rounding.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SumTable {
-    /// One per input.
-    pub factors: [f32; 2],
-    /// Of the zero points.
-    pub constant: f32,
-}
-
-impl Add {
-    /// `zeros` of both inputs and of the output; one sum per modality.
-    pub fn new(kernels: Kernels, inputs: [View; 2], output: View, sums: &[Sum], zeros: [i8; 3], words: usize) -> Self {
-        for input in inputs {
-            output.check_against(input.span(), words);
-            assert!(input.planes == output.planes && input.size == output.size);
-        }
-        let [a, b, y] = zeros.map(|zero| f32::from(zero) + 128.);
-        let table = |sum: &Sum| {
-            let factors = sum.ratios();
-            SumTable { factors, constant: y - (factors[0] * a + factors[1] * b) }
-        };
-        Self { kernels, inputs, output, tables: sums.iter().map(table).collect() }
+impl Shuffle {
+    /// `channels` of the output; `factor` along rows and columns.
+    pub fn new(input: View, output: View, channels: usize, factor: usize, words: usize) -> Self {
+        output.check_against(input.span(), words);
+        assert!(input.planes * PACK >= channels * factor * factor && output.planes == channels.div_ceil(PACK));
+        let [depth, height, width] = input.size;
+        assert_eq!(output.size, [depth, height * factor, width * factor]);
+        Self { input, output, channels, factor }
     }
 
     /// Words that it writes into.
@@ -235,22 +168,93 @@ impl Add {
         self.output.span()
     }
 
-    /// Bytes of inputs and output.
+    /// Bytes of input and output.
     pub const fn bytes(&self) -> usize {
-        3 * PACK * self.output.pixels()
+        PACK * (self.input.pixels() + self.output.pixels())
+    }
+
+    /// Some rows of the output.
+    pub fn run(&self, arena: &Arena, rows: Range<usize>) {
+        let (factor, height) = (self.factor, self.output.size[1]);
+        for (plane, row) in (0..self.output.planes).flat_map(|plane| rows.clone().map(move |row| (plane, row))) {
+            // SAFETY: `new` checked that the views are in bounds and disjoint; rows differ between threads.
+            let out = unsafe { arena.words_mut(self.output.row_at(plane, row), self.output.size[2]) };
+            out.fill(0);
+            let (source, p) = (row / height * self.input.size[1] + row % height / factor, row % height % factor);
+            for (lane, q) in (0..PACK).flat_map(|lane| (0..factor).map(move |q| (lane, q))) {
+                let channel = plane * PACK + lane;
+                if channel >= self.channels {
+                    continue;
+                }
+                let from = (channel * factor + p) * factor + q;
+                // SAFETY: as above.
+                let words = unsafe { arena.words_at(self.input.row_at(from / PACK, source), self.input.size[2]) };
+                for (out, word) in out[q..].iter_mut().step_by(factor).zip(words) {
+                    *out |= (word >> (8 * (from % PACK)) & 0xff) << (8 * lane);
+                }
+            }
+        }
+    }
+}
+
+/// Copies channels into other lanes.
+#[derive(Debug)]
+pub struct Pick {
+    output: View,
+    /// Per lane of the output.
+    lanes: Vec<Option<Lane>>,
+    zero: u8,
+}
+
+/// Where a channel lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Lane {
+    /// A value.
+    pub view: View,
+    /// Its plane.
+    pub plane: usize,
+    /// Byte of the plane's words.
+    pub lane: usize,
+}
+
+impl Pick {
+    /// `lanes` of the output, `None` for those that get the code `zero`.
+    pub fn new(kernels: Kernels, lanes: Vec<Option<Lane>>, output: View, zero: i8, words: usize) -> Self {
+        assert_eq!(lanes.len(), output.planes * PACK);
+        for Lane { view, plane, lane } in lanes.iter().flatten() {
+            output.check_against(view.span(), words);
+            assert!(view.size == output.size && *plane < view.planes && *lane < PACK);
+        }
+        Self { output, lanes, zero: zero as u8 ^ kernels.flip }
+    }
+
+    /// Words that it writes into.
+    pub fn writes(&self) -> Range<usize> {
+        self.output.span()
+    }
+
+    /// Bytes of input and output.
+    pub const fn bytes(&self) -> usize {
+        2 * PACK * self.output.pixels()
     }
 
     /// Some rows.
-    pub fn run(&self, arena: &Arena, table: usize, rows: Range<usize>) {
-        let (table, width) = (self.tables[table], self.output.size[2]);
-        for plane in 0..self.output.planes {
+    pub fn run(&self, arena: &Arena, rows: Range<usize>) {
+        for (plane, lanes) in self.lanes.chunks_exact(PACK).enumerate() {
             for row in rows.clone() {
-                // SAFETY: `new` checked that the views are in bounds and the output overlaps no input; rows differ between threads;
-                // the table was made on this machine.
-                unsafe {
-                    let [a, b] = self.inputs.map(|input| arena.words_at(input.row_at(plane, row), width));
-                    let out = arena.words_mut(self.output.row_at(plane, row), width);
-                    (self.kernels.moves.sum)(a, b, table, self.kernels.flip, out);
+                // SAFETY: `new` checked that the views are in bounds and disjoint; rows differ between threads.
+                let out = unsafe { arena.words_mut(self.output.row_at(plane, row), self.output.size[2]) };
+                out.fill(0);
+                for (to, from) in lanes.iter().enumerate() {
+                    let Some(Lane { view, plane, lane }) = from else {
+                        out.iter_mut().for_each(|out| *out |= u32::from(self.zero) << (8 * to));
+                        continue;
+                    };
+                    // SAFETY: as above.
+                    let words = unsafe { arena.words_at(view.row_at(*plane, row), out.len()) };
+                    for (out, word) in out.iter_mut().zip(words) {
+                        *out |= (word >> (8 * lane) & 0xff) << (8 * to);
+                    }
                 }
             }
         }
@@ -290,81 +294,6 @@ impl Intake {
                     let out = arena.words_mut(self.output.row_at(channel / PACK, row), width);
                     (self.kernels.moves.spread)(codes, channel % PACK, self.kernels.flip, out);
                 }
-            }
-        }
-    }
-}
-
-/// The channel with the largest code of each pixel, the lowest at a tie.
-#[derive(Debug)]
-pub struct Labels {
-    kernels: Kernels,
-    logits: View,
-    classes: usize,
-    /// Each label stands for so many pixels along each axis: an up-sampling behind the head.
-    factor: [usize; 3],
-}
-
-impl Labels {
-    /// From `logits`.
-    pub fn new(kernels: Kernels, logits: View, classes: usize, factor: [usize; 3], words: usize) -> Self {
-        assert!(logits.span().end <= words && logits.planes * PACK >= classes && (1..=256).contains(&classes));
-        Self { kernels, logits, classes, factor }
-    }
-
-    /// Rows of logits, to split between threads.
-    pub const fn rows(&self) -> usize {
-        self.logits.rows()
-    }
-
-    /// Labels `[d, h, w]`.
-    pub fn labels_len(&self) -> usize {
-        (0..3).map(|axis| self.logits.size[axis] * self.factor[axis]).product()
-    }
-
-    /// The labels of some rows of logits; `out` holds exactly those.
-    pub fn run(&self, arena: &Arena, rows: Range<usize>, out: &mut [u8]) {
-        let ([_, height, width], [fz, fy, fx]) = (self.logits.size, self.factor);
-        let wide = width * fx;
-        // Rows of a slab stay together, so only whole slabs can be repeated along z.
-        assert!(fz == 1 || rows == (0..self.logits.rows()));
-        for row in rows.clone() {
-            let (z, y) = (row / height, row % height);
-            let line = if fz == 1 { (row - rows.start) * fy } else { (z * fz * height + y) * fy };
-            let len = (self.logits.planes - 1) * self.logits.plane + width;
-            let (first, rest) = out[line * wide..].split_at_mut(wide);
-            // SAFETY: `new` checked the view; nobody writes logits now; the table was made on this machine.
-            unsafe {
-                let planes = arena.words_at(self.logits.row_at(0, row), len);
-                let flip = self.kernels.flip;
-                (self.kernels.moves.argmax)(planes, self.logits.plane, self.classes, flip, &mut first[..width]);
-            }
-            if fx > 1 {
-                for x in (0..width).rev() {
-                    let label = first[x];
-                    first[x * fx..][..fx].fill(label);
-                }
-            }
-            rest.chunks_exact_mut(wide).take(fy - 1).for_each(|line| line.copy_from_slice(first));
-            for copy in 1..fz {
-                let to = line + copy * height * fy;
-                out.copy_within(line * wide..(line + fy) * wide, to * wide);
-            }
-        }
-    }
-
-    /// Logit codes `[classes, d, h, w]`.
-    pub fn logits(&self, arena: &Arena, out: &mut Vec<i8>) {
-        out.clear();
-        let size: [usize; 3] = std::array::from_fn(|axis| self.logits.size[axis] * self.factor[axis]);
-        for class in 0..self.classes {
-            for row in 0..size[0] * size[1] {
-                let (z, y) = (row / size[1] / self.factor[0], row % size[1] / self.factor[1]);
-                let at = self.logits.row_at(class / PACK, z * self.logits.size[1] + y);
-                // SAFETY: `new` checked the view; nobody writes logits now.
-                let words = unsafe { arena.words_at(at, self.logits.size[2]) };
-                let code = |word: &u32| (word.to_le_bytes()[class % PACK] ^ self.kernels.flip) as i8;
-                out.extend(words.iter().flat_map(|word| std::iter::repeat_n(code(word), self.factor[2])));
             }
         }
     }

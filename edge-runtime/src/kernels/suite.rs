@@ -1,10 +1,14 @@
 //! One suite, every table: each must give `generic`'s bits, and `generic` those of the formula written out here.
 
-use contract::quant::{Multiplier, Sum, requantise};
+use contract::{
+    Grid, Intake, Intensity, Modality, Plane,
+    net::Activation,
+    quant::{self, Affine, Multiplier, Sum, requantise},
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{ConvTile, Kernels, LANES, MAX_VECTORS, PACK, StepWeights, SumTable, Tile};
+use super::{ConvTile, Kernels, LANES, MAX_VECTORS, MapSpec, PACK, StepWeights, SumTable, Tile};
 
 /// A random convolution over one tile, in codes.
 struct Case {
@@ -184,7 +188,7 @@ fn moves_of_every_table_equal_plain_loops() {
             let mut pooled_twice = vec![0; length];
             let (mut pooled, mut thirds, mut doubled) =
                 (vec![0; length], vec![UNTOUCHED; 2 * length / 3], vec![0; 4 * length]);
-            let (sum, mut summed) = (Sum::new(0.41, 0.77, 0.63).unwrap(), vec![0; length]);
+            let (sum, mut summed) = (Sum::new(0.41, 0.77, 0.63).unwrap(), b[..length].to_vec());
             let [first, second] = sum.ratios();
             let sum_table = SumTable { factors: [first, second], constant: 5. - first * 128. - second * 0. };
             let (mut labels, mut labels_4) = (vec![9; length], vec![9; length]);
@@ -197,7 +201,7 @@ fn moves_of_every_table_equal_plain_loops() {
                 (moves.max_2x2)(&a, &a, flip, false, &mut pooled_twice);
                 (moves.max_blocks)(&a, 3, flip, true, &mut thirds);
                 (moves.max_blocks)(&b, 3, flip, false, &mut thirds);
-                (moves.sum)(&a[..length], &b[..length], sum_table, flip, &mut summed);
+                (moves.sum)(&a[..length], sum_table, flip, &mut summed);
                 (moves.repeat_2)(&a, &mut doubled);
                 (moves.argmax)(&a, length, 7, flip, &mut labels);
                 (moves.argmax)(&a, length, 4, flip, &mut labels_4);
@@ -232,6 +236,64 @@ fn moves_of_every_table_equal_plain_loops() {
                     let best = logits.iter().max().unwrap();
                     assert_eq!(usize::from(label), logits.iter().position(|logit| logit == best).unwrap());
                 }
+            }
+        }
+    }
+}
+
+/// Affine steps with every activation against the contract's tables of all 256 codes.
+#[test]
+fn maps_of_every_table_equal_the_contracts() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut compared = 0;
+    while compared < 300 {
+        let affine =
+            [(); PACK].map(|()| Affine { factor: rng.random_range(-2f32..2.), shift: rng.random_range(-2f32..2.) });
+        let activation = [Activation::None, Activation::Relu, Activation::LeakyRelu(0.2)][rng.random_range(0..3)];
+        let zero = |rectified| if rectified { -128 } else { 0 };
+        let x = (rng.random_range(0.01f32..0.1), zero(rng.random()));
+        let y = (rng.random_range(0.005f32..0.1), zero(activation == Activation::Relu));
+        let Some(expected) = affine.map(|affine| quant::Table::new(x, affine, activation, y)).into_iter().collect()
+        else {
+            continue;
+        };
+        let expected: Vec<quant::Table> = expected;
+        let spec = MapSpec { x, affine: affine.to_vec(), activation, y };
+        let table = spec.table(&[Some(0), Some(1), None, Some(3)]);
+        let length = rng.random_range(1..70);
+        let words: Vec<u32> = (0..length).map(|_| rng.random()).collect();
+        for kernels in Kernels::available() {
+            let mut mapped = words.clone();
+            // SAFETY: the table was made on this machine.
+            unsafe { (kernels.moves.map)(&table, kernels.flip, &mut mapped) };
+            for lane in [0, 1, 3] {
+                let code = |word: u32| (word.to_le_bytes()[lane] ^ kernels.flip) as i8;
+                for (&word, &mapped) in words.iter().zip(&mapped) {
+                    assert_eq!(code(mapped), expected[lane].code(code(word)), "{kernels:?} {spec:?} {lane}");
+                }
+            }
+        }
+        compared += 1;
+    }
+}
+
+/// The front end compiled for every table gives the contract's codes, of slices larger and smaller than the model's grid.
+#[test]
+fn codes_of_every_table_are_the_contracts() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let grid = Grid { height: 40, width: 48, spacing_mm: 3. };
+    for (height, width, mm) in [(40, 48, 3.), (97, 131, 0.9), (200, 33, 1.7), (512, 77, 0.2), (20, 64, 6.), (7, 5, 0.1)]
+    {
+        let plane = Plane { height, width, row_mm: mm, column_mm: 1.3 * mm };
+        let raw: Vec<i16> = (0..height * width).map(|_| rng.random_range(-300..3000)).collect();
+        for modality in Modality::ALL {
+            let mut intake = Intake::new(modality, Intensity::default(), plane, grid).unwrap();
+            let mut expected = vec![0; grid.height * grid.width];
+            let result = intake.codes(&raw, &mut expected);
+            for kernels in Kernels::available() {
+                let mut codes = vec![9; expected.len()];
+                assert_eq!(kernels.codes(&mut intake, &raw, &mut codes), result);
+                assert_eq!(codes, expected, "{kernels:?} {modality} {plane:?}");
             }
         }
     }

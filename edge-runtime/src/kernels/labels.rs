@@ -1,0 +1,80 @@
+//! The last step: from logits to labels.
+
+use std::ops::Range;
+
+use super::{Arena, Kernels, PACK, View};
+
+/// The channel with the largest code of each pixel, the lowest at a tie.
+#[derive(Debug)]
+pub struct Labels {
+    kernels: Kernels,
+    logits: View,
+    classes: usize,
+    /// Each label stands for so many pixels along each axis: an up-sampling behind the head.
+    factor: [usize; 3],
+}
+
+impl Labels {
+    /// From `logits`.
+    pub fn new(kernels: Kernels, logits: View, classes: usize, factor: [usize; 3], words: usize) -> Self {
+        assert!(logits.span().end <= words && logits.planes * PACK >= classes && (1..=256).contains(&classes));
+        Self { kernels, logits, classes, factor }
+    }
+
+    /// Rows of logits, to split between threads.
+    pub const fn rows(&self) -> usize {
+        self.logits.rows()
+    }
+
+    /// Labels `[d, h, w]`.
+    pub fn labels_len(&self) -> usize {
+        (0..3).map(|axis| self.logits.size[axis] * self.factor[axis]).product()
+    }
+
+    /// The labels of some rows of logits; `out` holds exactly those.
+    pub fn run(&self, arena: &Arena, rows: Range<usize>, out: &mut [u8]) {
+        let ([_, height, width], [fz, fy, fx]) = (self.logits.size, self.factor);
+        let wide = width * fx;
+        // Rows of a slab stay together, so only whole slabs can be repeated along z.
+        assert!(fz == 1 || rows == (0..self.logits.rows()));
+        for row in rows.clone() {
+            let (z, y) = (row / height, row % height);
+            let line = if fz == 1 { (row - rows.start) * fy } else { (z * fz * height + y) * fy };
+            let len = (self.logits.planes - 1) * self.logits.plane + width;
+            let (first, rest) = out[line * wide..].split_at_mut(wide);
+            // SAFETY: `new` checked the view; nobody writes logits now; the table was made on this machine.
+            unsafe {
+                let planes = arena.words_at(self.logits.row_at(0, row), len);
+                let flip = self.kernels.flip;
+                (self.kernels.moves.argmax)(planes, self.logits.plane, self.classes, flip, &mut first[..width]);
+            }
+            if fx > 1 {
+                for x in (0..width).rev() {
+                    let label = first[x];
+                    first[x * fx..][..fx].fill(label);
+                }
+            }
+            rest.chunks_exact_mut(wide).take(fy - 1).for_each(|line| line.copy_from_slice(first));
+            for copy in 1..fz {
+                let to = line + copy * height * fy;
+                out.copy_within(line * wide..(line + fy) * wide, to * wide);
+            }
+        }
+    }
+
+    /// Logit codes `[classes, d, h, w]`.
+    pub fn logits(&self, arena: &Arena, out: &mut Vec<i8>) {
+        out.clear();
+        let size: [usize; 3] = std::array::from_fn(|axis| self.logits.size[axis] * self.factor[axis]);
+        for class in 0..self.classes {
+            for row in 0..size[0] * size[1] {
+                let (z, y) = (row / size[1] / self.factor[0], row % size[1] / self.factor[1]);
+                let at = self.logits.row_at(class / PACK, z * self.logits.size[1] + y);
+                // SAFETY: `new` checked the view; nobody writes logits now.
+                let words = unsafe { arena.words_at(at, self.logits.size[2]) };
+                let code = |word: &u32| (word.to_le_bytes()[class % PACK] ^ self.kernels.flip) as i8;
+                out.extend(words.iter().flat_map(|word| std::iter::repeat_n(code(word), self.factor[2])));
+            }
+        }
+    }
+}
