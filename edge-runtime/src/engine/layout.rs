@@ -48,6 +48,8 @@ pub struct Layout {
     pub homes: Vec<usize>,
     /// Channel of each lane of each value's planes.
     pub lanes: Vec<Vec<Option<usize>>>,
+    /// A word of the image holds a pixel and its neighbours: three channels to the convolutions that read it.
+    pub unfolded: bool,
     /// Of each layer that works plane by plane.
     pub pieces: Vec<Vec<Piece>>,
     /// Of each lane of a layer's output, where an input's channels lie in other lanes than the output's.
@@ -118,8 +120,9 @@ fn extend(life: &mut Life, at: usize) {
 impl Layout {
     /// Of a network that `kernels` are to run.
     pub fn new(network: &Network<'_>, kernels: Kernels) -> Result<Self, Unfit> {
-        let (lanes, parts) = (lanes(network), parts(network));
-        let mut geometry = geometry(network, &lanes, &parts)?;
+        let unfolded = unfolds(network);
+        let (lanes, parts) = (lanes(network, unfolded), parts(network));
+        let mut geometry = geometry(network, &lanes, &parts, unfolded)?;
         let logits = logits(network);
         let homes = homes(network, &lanes, &parts, logits.0);
         for value in 0..homes.len() {
@@ -133,6 +136,7 @@ impl Layout {
             parts,
             homes,
             lanes,
+            unfolded,
             geometry,
             scratch: vec![0; network.spec.net.layers.len()],
             buffers: vec![],
@@ -271,14 +275,32 @@ fn logits(network: &Network<'_>) -> (usize, [usize; 3]) {
     }
 }
 
+/// Whether the image has one channel, and only convolutions read it that look at each pixel and its neighbours: then a word
+/// can hold all three.
+fn unfolds(network: &Network<'_>) -> bool {
+    let fits = |layer: &Layer| match &layer.op {
+        Op::Conv(conv) => conv.padding == Padding::Zero && conv.kernel[2] == 3 && conv.dilation[2] == 1,
+        _ => false,
+    };
+    network.shapes[0].channels == 1
+        && network.spec.net.layers.iter().filter(|layer| layer.inputs.contains(&0)).all(fits)
+}
+
+/// What a convolution needs around a value.
+fn pads(conv: &Conv, input: usize, unfolded: bool) -> [usize; 3] {
+    let [depth, height, width] = conv.pads();
+    [depth, height, if unfolded && input == 0 { 0 } else { width }]
+}
+
 /// Channels in order, the last plane filled up.
 fn own(shape: &Shape) -> Vec<Option<usize>> {
     (0..shape.channels.next_multiple_of(PACK)).map(|lane| (lane < shape.channels).then_some(lane)).collect()
 }
 
 /// Channel of each lane of every value: joins keep the empty lanes of their inputs.
-fn lanes(network: &Network<'_>) -> Vec<Vec<Option<usize>>> {
-    let mut lanes: Vec<Vec<Option<usize>>> = vec![own(&network.shapes[0])];
+fn lanes(network: &Network<'_>, unfolded: bool) -> Vec<Vec<Option<usize>>> {
+    let image = if unfolded { vec![Some(0), Some(1), Some(2), None] } else { own(&network.shapes[0]) };
+    let mut lanes: Vec<Vec<Option<usize>>> = vec![image];
     for (layer, shape) in network.spec.net.layers.iter().zip(&network.shapes[1..]) {
         let next = match &layer.op {
             Op::Conv(_) | Op::PadChannels { .. } | Op::PixelShuffle { .. } => own(shape),
@@ -432,6 +454,7 @@ fn geometry(
     network: &Network<'_>,
     lanes: &[Vec<Option<usize>>],
     parts: &[Vec<usize>],
+    unfolded: bool,
 ) -> Result<Vec<Option<Geometry>>, Unfit> {
     let own = |value: usize| {
         let (planes, size, zero) = (lanes[value].len() / PACK, network.shapes[value].size, network.zeros[value]);
@@ -447,7 +470,8 @@ fn geometry(
     loop {
         let mut grown = false;
         for (input, conv) in &convs {
-            let start = (conv.pads(), conv.pads() != [0; 3] && conv.padding == Padding::Symmetric);
+            let pads = pads(conv, *input, unfolded);
+            let start = (pads, pads != [0; 3] && conv.padding == Padding::Symmetric);
             let read = &parts[*input];
             let (pads, mirrored) =
                 read.iter().filter_map(|&value| geometry[value]).fold(start, |(pads, mirrored), part| {

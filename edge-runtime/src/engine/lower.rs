@@ -107,7 +107,8 @@ impl Build<'_> {
         let (layer, rows, step) = match *task {
             Task::Intake => {
                 let (output, channels) = (self.view(0), self.network.shapes[0].channels);
-                (None, output.rows(), Step::Intake(Intake::new(kernels, output, channels, words)))
+                let intake = Intake::new(kernels, output, channels, self.layout.unfolded, words);
+                (None, output.rows(), Step::Intake(intake))
             }
             Task::Fill(value) => {
                 let Geometry { pads, zero, .. } = self.geometry(value);
@@ -186,7 +187,12 @@ impl Build<'_> {
         let Constants::Conv(codes) = &self.network.constants[index] else {
             unreachable!("a convolution has its constants")
         };
-        let weights: Vec<i8> = codes.weights.iter().map(|&byte| byte as i8).collect();
+        let mut weights: Vec<i8> = codes.weights.iter().map(|&byte| byte as i8).collect();
+        let (mut kernel, mut pads) = (conv.kernel, conv.pads());
+        if self.layout.unfolded && value == 0 {
+            (kernel[2], pads[2]) = (1, 0);
+            weights = unfold(&weights, kernel[0] * kernel[1]);
+        }
         let widened = self.kernels.pixel_bytes > PACK;
         let mut before = 0;
         let input: Vec<Part> = self.layout.parts[value]
@@ -204,10 +210,10 @@ impl Build<'_> {
             space: if widened { self.scratch(index) } else { 0 },
             lanes: &self.layout.lanes[value],
             output: self.view(index + 1),
-            kernel: conv.kernel,
+            kernel,
             stride: conv.stride,
             dilation: conv.dilation,
-            pads: conv.pads(),
+            pads,
             groups: conv.groups,
             weights: &weights,
             channels: conv.out_channels,
@@ -222,4 +228,13 @@ impl Build<'_> {
         let (value, factor) = self.layout.logits;
         Labels::new(self.kernels, self.view(value), self.network.shapes[value].channels, factor, self.words)
     }
+}
+
+/// Weights `[out, 1, rows, 3]` of an unfolded image: `[out, 3, rows]`, the columns in the order of the lanes.
+fn unfold(weights: &[i8], rows: usize) -> Vec<i8> {
+    let kernels = weights.chunks_exact(3 * rows);
+    kernels
+        .flat_map(|kernel| [1, 0, 2].into_iter().flat_map(|column| kernel.iter().skip(column).step_by(3)))
+        .copied()
+        .collect()
 }

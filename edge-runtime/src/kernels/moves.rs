@@ -267,14 +267,16 @@ pub struct Intake {
     kernels: Kernels,
     output: View,
     channels: usize,
+    unfold: bool,
 }
 
 impl Intake {
-    /// Into `output`.
-    pub fn new(kernels: Kernels, output: View, channels: usize, words: usize) -> Self {
+    /// Into `output`. Of one channel, `unfold` puts a pixel and its neighbours left and right into the first lanes of a word,
+    /// real 0 (code 0) beyond the ends: a kernel of three columns then reads one word where it would read three.
+    pub fn new(kernels: Kernels, output: View, channels: usize, unfold: bool, words: usize) -> Self {
         output.check_against(0..0, words);
-        assert_eq!(output.planes, channels.div_ceil(PACK));
-        Self { kernels, output, channels }
+        assert!(output.planes == channels.div_ceil(PACK) && (channels == 1 || !unfold));
+        Self { kernels, output, channels, unfold }
     }
 
     /// Words that it writes into.
@@ -286,13 +288,19 @@ impl Intake {
     pub fn run(&self, arena: &Arena, codes: &[i8], rows: Range<usize>) {
         let width = self.output.size[2];
         assert_eq!(codes.len(), self.channels * self.output.rows() * width);
+        let spread = |codes: &[i8], lane: usize, out: &mut [u32]| {
+            // SAFETY: the table was made on this machine.
+            unsafe { (self.kernels.moves.spread)(codes, lane, self.kernels.flip, out) };
+        };
         for channel in 0..self.channels {
             for row in rows.clone() {
                 let codes = &codes[(channel * self.output.rows() + row) * width..][..width];
-                // SAFETY: `new` checked the view; rows differ between threads; the table was made on this machine.
-                unsafe {
-                    let out = arena.words_mut(self.output.row_at(channel / PACK, row), width);
-                    (self.kernels.moves.spread)(codes, channel % PACK, self.kernels.flip, out);
+                // SAFETY: `new` checked the view; rows differ between threads.
+                let out = unsafe { arena.words_mut(self.output.row_at(channel / PACK, row), width) };
+                spread(codes, channel % PACK, out);
+                if self.unfold {
+                    spread(&codes[..width - 1], 1, &mut out[1..]);
+                    spread(&codes[1..], 2, &mut out[..width - 1]);
                 }
             }
         }
