@@ -36,27 +36,38 @@ impl Runner {
 
     /// Runs an f32 graph on reals; results are f32.
     pub fn run_f32(&self, image: &[f32]) -> Result<Vec<Vec<f32>>, ExportError> {
-        let run = || -> TractResult<Vec<Vec<f32>>> {
-            let outputs = self.plan.run(tvec!(Tensor::from_shape(&self.dims, image)?.into()))?;
-            outputs.iter().map(|output| Ok(output.to_plain_array_view::<f32>()?.iter().copied().collect())).collect()
-        };
-        run().map_err(|error| ExportError::Engine(format!("{error:?}")))
+        let values = |output: &TValue| Ok(output.to_plain_array_view::<f32>()?.iter().copied().collect());
+        self.run(image, values)
     }
 
     /// Runs an int8 graph on codes; results are codes, and labels as they are.
     pub fn run_i8(&self, image: &[i8]) -> Result<Vec<Vec<i8>>, ExportError> {
-        let codes = |output: &TValue| -> TractResult<Vec<i8>> {
-            Ok(match output.datum_type() {
-                DatumType::I64 => output.to_plain_array_view::<i64>()?.iter().map(|&label| label as u8 as i8).collect(),
-                _ => output.to_plain_array_view::<i8>()?.iter().copied().collect(),
-            })
-        };
-        let run = || -> TractResult<Vec<Vec<i8>>> {
+        self.run(image, |output| match output.datum_type() {
+            DatumType::I64 => Ok(labels(output)?.into_iter().map(|label| label as i8).collect()),
+            _ => Ok(output.to_plain_array_view::<i8>()?.iter().copied().collect()),
+        })
+    }
+
+    /// Runs a graph whose one output is the label map on reals or codes; the result is classes.
+    pub fn run_labels<T: Datum + Copy>(&self, image: &[T]) -> Result<Vec<u8>, ExportError> {
+        Ok(self.run(image, labels)?.concat())
+    }
+
+    fn run<T: Datum + Copy, R>(
+        &self,
+        image: &[T],
+        read: impl Fn(&TValue) -> TractResult<R>,
+    ) -> Result<Vec<R>, ExportError> {
+        let run = || -> TractResult<Vec<R>> {
             let outputs = self.plan.run(tvec!(Tensor::from_shape(&self.dims, image)?.into()))?;
-            outputs.iter().map(codes).collect()
+            outputs.iter().map(read).collect()
         };
         run().map_err(|error| ExportError::Engine(format!("{error:?}")))
     }
+}
+
+fn labels(output: &TValue) -> TractResult<Vec<u8>> {
+    Ok(output.to_plain_array_view::<i64>()?.iter().map(|&label| label as u8).collect())
 }
 
 /// The reals that image codes stand for.

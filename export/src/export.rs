@@ -1,5 +1,7 @@
 //! The steps of an export, from a folded network and calibration slices to the bytes of both files.
 
+use std::borrow::Cow;
+
 use contract::{
     Modality, VERSION, golden,
     manifest::{Golden, MANIFEST_KEY, Manifest, Precision},
@@ -10,13 +12,17 @@ use tract_onnx::pb::ModelProto;
 
 use crate::{
     ExportError,
-    calibrate::{Method, Sample, observe},
+    accuracy::{self, Accuracy},
+    calibrate::{Method, Range, Sample, observe},
+    choose::{self, Candidate},
+    correct::correct,
     engine::Runner,
-    float,
+    equalise, float,
     fold::Folded,
     int8::{self, Format},
     onnx::encode,
     quantise::Quantised,
+    recipe::{Calibration, Recipe},
     report::{Report, Sizes, measure},
 };
 
@@ -35,19 +41,21 @@ pub fn export_float(folded: &Folded) -> ModelProto {
     float::write(folded, &metadata(folded, Precision::F32, vec![]))
 }
 
-/// Calibrates, quantises, and writes both files to memory. `progress` is called once per calibration slice.
+/// Calibrates, quantises as the recipe says, and writes both files to memory. `progress` hears what is being done.
 pub fn export(
     folded: &Folded,
     samples: &[Sample],
-    method: Method,
+    recipe: &Recipe,
     format: Format,
-    progress: impl FnMut(),
+    mut progress: impl FnMut(&str),
 ) -> Result<Export, ExportError> {
     let float = export_float(folded);
-    let ranges = observe(folded, &float, samples, method, progress)?;
-    let quantised = Quantised::new(folded, &ranges)?;
+    let Quantisation { prepared, ranges, quantised, method, candidates, accuracy } =
+        quantise(folded, &float, samples, recipe, &mut progress)?;
+    let folded = prepared.as_ref();
+    progress("comparing layers");
     let int8 = export_int8(folded, &quantised, Format::Qoperator)?;
-    let layers = measure(folded, &quantised, [&float, &int8], &ranges, samples)?;
+    let layers = measure(folded, &quantised, [&export_float(folded), &int8], &ranges, samples)?;
     let count = |&modality| samples.iter().filter(|sample| sample.modality == modality).count();
     let second_modality_bytes = match folded.spec.modalities.as_slice() {
         [first, _] => encode(&int8).len() - encode(&single_branch(folded, &ranges, *first)?).len(),
@@ -55,21 +63,71 @@ pub fn export(
     };
     let int8 = if format == Format::Qoperator { int8 } else { export_int8(folded, &quantised, format)? };
     let (int8, float) = (encode(&int8), encode(&float));
-    let sizes = Sizes { int8_bytes: int8.len(), f32_bytes: float.len(), second_modality_bytes };
-    let calibration = match method {
-        Method::MinMax => "minmax".to_string(),
-        Method::Percentile(percent) => format!("percentile={percent}"),
+    let report = Report {
+        calibration: method.to_string(),
+        bias_correction: recipe.bias_correction,
+        equalise: recipe.equalise,
+        slices: folded.spec.modalities.iter().map(count).collect(),
+        sizes: Sizes { int8_bytes: int8.len(), f32_bytes: float.len(), second_modality_bytes },
+        candidates,
+        accuracy,
+        layers,
     };
-    let slices = folded.spec.modalities.iter().map(count).collect();
-    Ok(Export { int8, float, report: Report { calibration, slices, sizes, layers } })
+    Ok(Export { int8, float, report })
+}
+
+/// A quantised network and how it came about.
+struct Quantisation<'a> {
+    /// The f32 network that was quantised: equalised, or as it came.
+    prepared: Cow<'a, Folded>,
+    ranges: Vec<Vec<Range>>,
+    quantised: Quantised,
+    method: Method,
+    /// What `auto` tried; empty with a fixed method.
+    candidates: Vec<Candidate>,
+    accuracy: Vec<Accuracy>,
+}
+
+fn quantise<'a>(
+    folded: &'a Folded,
+    float: &ModelProto,
+    samples: &[Sample],
+    recipe: &Recipe,
+    progress: &mut impl FnMut(&str),
+) -> Result<Quantisation<'a>, ExportError> {
+    let spec = &folded.spec;
+    let (mut prepared, mut reference) = (Cow::Borrowed(folded), Cow::Borrowed(float));
+    if recipe.equalise {
+        progress("equalising");
+        prepared = Cow::Owned(equalise::equalise(folded, &equalise::peaks(folded, float, samples)?));
+        reference = Cow::Owned(export_float(&prepared));
+    }
+    progress("calibrating");
+    let observed = observe(&prepared, &reference, samples)?;
+    let float_maps = accuracy::segment(spec, float, Precision::F32, samples)?;
+    let mut attempts = vec![];
+    for method in recipe.calibration.methods() {
+        progress(&format!("quantising, {method}"));
+        let ranges = observed.ranges(method);
+        let mut quantised = Quantised::new(&prepared, &ranges)?;
+        if recipe.bias_correction {
+            correct(&prepared, &reference, &mut quantised, samples)?;
+        }
+        let model = int8::write(&prepared, &quantised, Format::Qoperator, &[]);
+        let maps = accuracy::segment(spec, &model, Precision::Int8, samples)?;
+        attempts.push((method, ranges, quantised, maps));
+    }
+    let truth = choose::truth(samples, &float_maps);
+    let mut candidates: Vec<Candidate> =
+        attempts.iter().map(|(method, .., maps)| Candidate::new(spec, samples, &truth, *method, maps)).collect();
+    let (method, ranges, quantised, maps) = attempts.swap_remove(choose::choose(&mut candidates));
+    let accuracy = accuracy::compare(spec, samples, &float_maps, &maps);
+    candidates.retain(|_| recipe.calibration == Calibration::Auto);
+    Ok(Quantisation { prepared, ranges, quantised, method, candidates, accuracy })
 }
 
 /// The int8 file of one branch of a model with two.
-fn single_branch(
-    folded: &Folded,
-    ranges: &[Vec<crate::calibrate::Range>],
-    modality: Modality,
-) -> Result<ModelProto, ExportError> {
+fn single_branch(folded: &Folded, ranges: &[Vec<Range>], modality: Modality) -> Result<ModelProto, ExportError> {
     let single = folded.specialise(modality)?;
     let row = folded.spec.modalities.iter().position(|&other| other == modality).unwrap_or(0);
     let quantised = Quantised::new(&single, &ranges[row..=row])?;

@@ -34,6 +34,7 @@ pub struct FoldedLayer {
 }
 
 /// A network without norms: one set of kernels, an [`Affine`] per layer and modality.
+#[derive(Clone)]
 pub struct Folded {
     /// The model.
     pub spec: ModelSpec,

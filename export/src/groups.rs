@@ -37,7 +37,7 @@ pub fn plan(folded: &Folded, ranges: &[Vec<Range>]) -> Result<(Vec<usize>, Vec<G
 }
 
 /// The last step of a layer that computes; `None` where codes only move.
-fn activation(op: &Op) -> Option<Activation> {
+pub fn activation(op: &Op) -> Option<Activation> {
     match op {
         Op::Conv(conv) => Some(conv.activation),
         Op::Add { activation } | Op::Norm { activation } => Some(*activation),
@@ -46,7 +46,7 @@ fn activation(op: &Op) -> Option<Activation> {
 }
 
 /// Group number of each value: values whose codes are copied into one another share one.
-fn group_values(folded: &Folded) -> Vec<usize> {
+pub fn group_values(folded: &Folded) -> Vec<usize> {
     let layers = &folded.spec.net.layers;
     let mut root: Vec<usize> = (0..=layers.len()).collect();
     for (index, layer) in layers.iter().enumerate().filter(|(_, layer)| activation(&layer.op).is_none()) {

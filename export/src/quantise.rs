@@ -34,6 +34,7 @@ pub struct Quantised {
 }
 
 /// A convolution in int8.
+#[derive(Clone)]
 pub struct QuantisedConv {
     /// Codes in [-127, 127], shape as in the checkpoint.
     pub weights: Vec<i8>,
@@ -70,6 +71,41 @@ impl Quantised {
     /// Scale group of a value.
     pub fn group(&self, value: usize) -> &Group {
         &self.groups[self.group_of[value]]
+    }
+}
+
+impl QuantisedConv {
+    /// Biases of one branch, `[channel]` in accumulator steps, as int32, unless an accumulator could overflow with them.
+    /// `scales` are those of the values read and written; those of the branch's weights must stand already.
+    pub fn settle_biases(
+        &self,
+        folded: &Folded,
+        index: usize,
+        row: usize,
+        scales: [f32; 2],
+        biases: &[f64],
+    ) -> Result<Vec<i32>, ExportError> {
+        let taps = self.weights.len() / biases.len();
+        let settle = |(channel, bias): (usize, &f64)| {
+            let codes = &self.weights[channel * taps..][..taps];
+            let reach = 255. * codes.iter().map(|&w| f64::from(w).abs()).sum::<f64>();
+            let (step, bias) = (scales[0] * self.scales[row][channel], bias.round_ties_even());
+            // Engines add the zero point to the requantised accumulator in int32, so that must fit as well.
+            let magnitude = (bias.abs() + reach) * f64::from(step / scales[1]).max(1.);
+            if magnitude.is_nan() || magnitude > ACCUMULATOR_LIMIT {
+                return Err(ExportError::Overflow {
+                    layer: folded.spec.net.layers[index].name.clone(),
+                    channel,
+                    modality: folded.spec.modalities[row],
+                    magnitude,
+                    limit: ACCUMULATOR_LIMIT,
+                    shift: (bias * f64::from(step)) as f32,
+                    step,
+                });
+            }
+            Ok(bias as i32)
+        };
+        biases.iter().enumerate().map(settle).collect()
     }
 }
 
@@ -146,34 +182,10 @@ fn quantise_conv(folded: &Folded, index: usize, x: &Group, y: &Group) -> Result<
     let mut conv = QuantisedConv { weights, scales: vec![], biases: vec![] };
     for (row, &modality) in spec.modalities.iter().enumerate() {
         let (x_scale, y_scale) = (x.scales[row], y.scales[row]);
-        let scales = settle_weights(name, modality, &steps, &layer.affine[row], x_scale, y_scale)?;
-        let reach = |channel: usize| -> f64 {
-            let taps = conv.weights.len() / channels;
-            let codes = &conv.weights[channel * taps..][..taps];
-            255. * codes.iter().map(|&w| f64::from(w).abs()).sum::<f64>()
-        };
-        let bias = |(channel, &scale): (usize, &f32)| {
-            let (step, shift) = (x_scale * scale, layer.affine[row].shift[channel]);
-            let bias = (f64::from(shift) / f64::from(step)).round_ties_even();
-            // Engines add the zero point to the requantised accumulator in int32, so that must fit as well.
-            let factor = f64::from((x_scale * scale) / y_scale);
-            let magnitude = (bias.abs() + reach(channel)) * factor.max(1.);
-            if magnitude.is_nan() || magnitude > ACCUMULATOR_LIMIT {
-                let limit = ACCUMULATOR_LIMIT;
-                return Err(ExportError::Overflow {
-                    layer: name.clone(),
-                    channel,
-                    modality,
-                    magnitude,
-                    limit,
-                    shift,
-                    step,
-                });
-            }
-            Ok(bias as i32)
-        };
-        conv.biases.push(scales.iter().enumerate().map(bias).collect::<Result<_, _>>()?);
-        conv.scales.push(scales);
+        conv.scales.push(settle_weights(name, modality, &steps, &layer.affine[row], x_scale, y_scale)?);
+        let in_steps = |(shift, scale): (&f32, &f32)| f64::from(*shift) / f64::from(x_scale * scale);
+        let biases: Vec<f64> = layer.affine[row].shift.iter().zip(&conv.scales[row]).map(in_steps).collect();
+        conv.biases.push(conv.settle_biases(folded, index, row, [x_scale, y_scale], &biases)?);
     }
     Ok(conv)
 }

@@ -1,4 +1,5 @@
-//! Calibration slices from data sets: on the model's grid, in codes, by the same rules that the runtime follows.
+//! Calibration slices from data sets: on the model's grid, in codes, by the same rules that the runtime follows; with
+//! their labels where there are any.
 
 use std::path::Path;
 
@@ -44,7 +45,10 @@ fn read_case(
     spec: &ModelSpec,
     count: usize,
 ) -> Result<Vec<Result<Sample, contract::IntensityError>>, ExportError> {
-    let image = dataset.load_image(case)?;
+    let (image, labels) = match case.labels {
+        Some(_) => dataset.load(case).map(|(image, labels)| (image, Some(labels)))?,
+        None => (dataset.load_image(case)?, None),
+    };
     let broken = |error: contract::GridError| ExportError::Data { path: case.image.clone(), reason: error.to_string() };
     let mut intake = Intake::new(modality, spec.intensity, image.plane(), spec.grid).map_err(broken)?;
     let slices: Vec<&[i16]> = image.slices().collect();
@@ -54,9 +58,21 @@ fn read_case(
         for (plane, z) in codes.chunks_exact_mut(pixels).zip(neighbours(z, slices.len(), spec.slices())) {
             intake.codes(slices[z], plane)?;
         }
-        Ok(Sample { modality, codes })
+        let labels = labels.as_ref().map(|labels| {
+            let mut classes = vec![0; pixels];
+            let plane = slices[z].len();
+            intake.resampler().labels_forward(&labels.classes[z * plane..][..plane], &mut classes);
+            classes
+        });
+        Ok(Sample { modality, codes, labels })
     };
     Ok(spread(slices.len(), count).into_iter().map(&mut sample).collect())
+}
+
+/// At most `count` samples of a modality, spread evenly.
+pub fn thin(samples: &[Sample], modality: Modality, count: usize) -> Vec<Sample> {
+    let own: Vec<&Sample> = samples.iter().filter(|sample| sample.modality == modality).collect();
+    spread(own.len(), count).into_iter().map(|index| own[index].clone()).collect()
 }
 
 /// The middles of `count` equal parts of `0..n`, all different.

@@ -53,7 +53,7 @@ fn tract_runs_the_int8_file_by_the_one_rounding_rule() {
             let spec = support::spec(net.clone());
             let folded = Folded::new(&support::checkpoint(&spec, &support::tensors(&spec, seed))).unwrap();
             let samples = support::samples(&spec);
-            let ranges = observe(&folded, &export_float(&folded), &samples, Method::MinMax, || ()).unwrap();
+            let ranges = observe(&folded, &export_float(&folded), &samples).unwrap().ranges(Method::MinMax);
             let quantised = Quantised::new(&folded, &ranges).unwrap();
             let model = export_int8(&folded, &quantised, Format::Qoperator).unwrap();
             for sample in &samples {
@@ -73,7 +73,7 @@ fn tract_runs_the_int8_file_by_the_one_rounding_rule() {
 fn int8_stands_close_to_f32() {
     let spec = support::compact(8, 64, 64);
     let folded = Folded::new(&support::checkpoint(&spec, &support::tensors(&spec, 5))).unwrap();
-    let export = export(&folded, &support::samples(&spec), Method::MinMax, Format::Qoperator, || ()).unwrap();
+    let export = export(&folded, &support::samples(&spec), &Method::MinMax.into(), Format::Qoperator, |_| ()).unwrap();
     assert_eq!(export.report.layers.len(), 2 * spec.net.layers.len());
     for layer in &export.report.layers {
         assert!(layer.sqnr_db > 20., "{layer:?}");
@@ -81,7 +81,8 @@ fn int8_stands_close_to_f32() {
     }
     // A percentile may only narrow ranges.
     let narrow =
-        export::export(&folded, &support::samples(&spec), Method::Percentile(99.), Format::Qoperator, || ()).unwrap();
+        export::export(&folded, &support::samples(&spec), &Method::Percentile(99.).into(), Format::Qoperator, |_| ())
+            .unwrap();
     assert!(narrow.report.layers.iter().zip(&export.report.layers).all(|(a, b)| a.scale <= b.scale * 1.001));
     assert!(narrow.report.layers.iter().zip(&export.report.layers).any(|(a, b)| a.scale < b.scale * 0.95));
 }
@@ -91,7 +92,7 @@ fn kernels_stand_once_and_the_second_modality_is_almost_free() {
     let spec = support::compact(16, 64, 64);
     let tensors = support::tensors(&spec, 3);
     let folded = Folded::new(&support::checkpoint(&spec, &tensors)).unwrap();
-    let export = export(&folded, &support::samples(&spec), Method::MinMax, Format::Qoperator, || ()).unwrap();
+    let export = export(&folded, &support::samples(&spec), &Method::MinMax.into(), Format::Qoperator, |_| ()).unwrap();
     let weights: usize =
         tensors.iter().filter(|(name, _)| name.ends_with(".weight")).map(|(_, tensor)| tensor.1.len()).sum();
     let summary = Summary::new(Path::new("test"), &export.int8).unwrap();
@@ -109,7 +110,7 @@ fn the_manifest_returns_from_the_file() {
     let spec = support::compact(4, 32, 32);
     let folded = Folded::new(&support::checkpoint(&spec, &support::tensors(&spec, 3))).unwrap();
     let samples = support::samples(&spec);
-    let both = export(&folded, &samples, Method::MinMax, Format::Qoperator, || ()).unwrap();
+    let both = export(&folded, &samples, &Method::MinMax.into(), Format::Qoperator, |_| ()).unwrap();
     let summary = Summary::new(Path::new("test"), &both.int8).unwrap();
     assert_eq!((&summary.manifest.spec, summary.manifest.precision), (&spec, Precision::Int8));
     assert_eq!((summary.manifest.golden.len(), summary.manifest.provenance.seed), (2, 7));
@@ -119,8 +120,13 @@ fn the_manifest_returns_from_the_file() {
     assert_eq!((float.manifest.precision, float.manifest.golden.len()), (Precision::F32, 0));
     // One branch alone answers as it does beside the other.
     for modality in Modality::ALL {
-        let single =
-            export::export(&folded.specialise(modality).unwrap(), &samples, Method::MinMax, Format::Qoperator, || ());
+        let single = export::export(
+            &folded.specialise(modality).unwrap(),
+            &samples,
+            &Method::MinMax.into(),
+            Format::Qoperator,
+            |_| (),
+        );
         let single = Summary::new(Path::new("test"), &single.unwrap().int8).unwrap();
         assert_eq!(single.manifest.golden, [golden[modality.index()].clone()]);
         assert_eq!(single.operations.get("Gather"), None);
@@ -134,7 +140,10 @@ fn what_int8_cannot_say_is_refused_by_name() {
         change(&mut net);
         let spec = support::spec(net);
         let folded = Folded::new(&support::checkpoint(&spec, &support::tensors(&spec, 1))).unwrap();
-        export(&folded, &support::samples(&spec), Method::MinMax, Format::Qoperator, || ()).err().unwrap().to_string()
+        export(&folded, &support::samples(&spec), &Method::MinMax.into(), Format::Qoperator, |_| ())
+            .err()
+            .unwrap()
+            .to_string()
     };
     let leaky = |net: &mut Net| match &mut net.layers[0].op {
         // A quarter of code 2 is a tie.
@@ -194,7 +203,8 @@ fn checkpoints_that_cannot_be_right_are_refused_with_the_number() {
     let mut vanished = tensors.clone();
     vanished.get_mut(&gamma).unwrap().1[3] = 1e-12;
     let folded = Folded::new(&support::checkpoint(&spec, &vanished)).unwrap();
-    let error = export(&folded, &support::samples(&spec), Method::MinMax, Format::Qoperator, || ()).err().unwrap();
+    let error =
+        export(&folded, &support::samples(&spec), &Method::MinMax.into(), Format::Qoperator, |_| ()).err().unwrap();
     assert!(matches!(error, ExportError::Overflow { channel: 3, modality: Modality::Mr, .. }), "{error}");
 }
 

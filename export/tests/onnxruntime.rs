@@ -85,7 +85,7 @@ fn int8_has_the_same_bits_in_onnx_runtime_and_in_nested_loops() {
         let spec = support::spec(net);
         let (_, folded) = fold(&spec, seed);
         let samples = support::samples(&spec);
-        let ranges = observe(&folded, &export_float(&folded), &samples, Method::MinMax, || ()).unwrap();
+        let ranges = observe(&folded, &export_float(&folded), &samples).unwrap().ranges(Method::MinMax);
         let quantised = Quantised::new(&folded, &ranges).unwrap();
         let model = encode(&export_int8(&folded, &quantised, Format::Qoperator).unwrap());
         for sample in &samples {
@@ -114,7 +114,7 @@ fn single_branches_run_in_both_spellings() {
         let folded = both.specialise(modality).unwrap();
         let samples: Vec<_> =
             support::samples(&spec).into_iter().filter(|sample| sample.modality == modality).collect();
-        let ranges = observe(&folded, &export_float(&folded), &samples, Method::MinMax, || ()).unwrap();
+        let ranges = observe(&folded, &export_float(&folded), &samples).unwrap().ranges(Method::MinMax);
         let quantised = Quantised::new(&folded, &ranges).unwrap();
         for format in [Format::Qoperator, Format::Qdq] {
             let model = encode(&export_int8(&folded, &quantised, format).unwrap());

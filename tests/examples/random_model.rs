@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(folder);
     fs::create_dir_all(folder)?;
     let folded = folded(net, folder)?;
-    let ranges = observe(&folded, &export_float(&folded), &images(&folded), Method::MinMax, || ())?;
+    let ranges = observe(&folded, &export_float(&folded), &images(&folded))?.ranges(Method::MinMax);
     write(folder, "model.f32.onnx", &encode(&export_float(&folded)))?;
     write_int8(folder, "model.onnx", &folded, &ranges, Format::Qoperator)?;
     for (row, modality) in Modality::ALL.into_iter().enumerate() {
@@ -66,7 +66,7 @@ fn folded(net: Net, folder: &Path) -> Result<Folded, Box<dyn Error>> {
 }
 
 fn images(folded: &Folded) -> Vec<Sample> {
-    let image = |(modality, seed)| Sample { modality, codes: checkpoint::image(&folded.spec.net, seed) };
+    let image = |(modality, seed)| Sample { modality, codes: checkpoint::image(&folded.spec.net, seed), labels: None };
     [(Modality::Ct, 0), (Modality::Ct, 1), (Modality::Mr, 2), (Modality::Mr, 3)].map(image).to_vec()
 }
 

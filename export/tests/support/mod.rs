@@ -149,9 +149,9 @@ pub fn samples(spec: &ModelSpec) -> Vec<Sample> {
     for &modality in &spec.modalities {
         let mut codes = vec![0; spec.net.input.elements()];
         contract::golden::codes(modality, spec.grid.height, spec.grid.width, &mut codes);
-        samples.push(Sample { modality, codes: codes.clone() });
+        samples.push(Sample { modality, codes: codes.clone(), labels: None });
         codes.iter_mut().for_each(|code| *code = rng.random_range(-100..60));
-        samples.push(Sample { modality, codes });
+        samples.push(Sample { modality, codes, labels: None });
     }
     samples
 }

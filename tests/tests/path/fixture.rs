@@ -34,9 +34,10 @@ impl Exported {
         let samples: Vec<Sample> = modalities
             .iter()
             .flat_map(|&modality| (0..2).map(move |image| (modality, 100 + image)))
-            .map(|(modality, image)| Sample { modality, codes: this.image(modality, image) })
+            .map(|(modality, image)| Sample { modality, codes: this.image(modality, image), labels: None })
             .collect();
-        let export = export::export(&this.folded(), &samples, Method::MinMax, Format::Qoperator, || ()).unwrap();
+        let export =
+            export::export(&this.folded(), &samples, &Method::MinMax.into(), Format::Qoperator, |_| ()).unwrap();
         let path = this.f32.with_file_name("model.onnx");
         fs::write(&path, export.int8).unwrap();
         fs::write(&this.f32, export.float).unwrap();
