@@ -3,11 +3,14 @@
 //! Rounded weights and clipped, rounded inputs shift the mean of a convolution's output, and the shift goes on into all
 //! layers behind. Biases are int32 in accumulator steps, so they can take it back at no cost (Nagel et al. 2019,
 //! "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv 1906.04721, section 4.2).
+//!
+//! What is matched is the mean behind the activation, measured on slices: it is what the next layer reads. Matching the
+//! mean in front of it, as the paper does (and as follows from the weights' rounding errors and the means of their inputs),
+//! was tried and is worse than nothing here: most pixels of a scan are background, where ReLU hides the error, so their error
+//! moved the biases and the organs paid (phantom model, CT: 27.4 dB signal-to-noise in `enc4a` against 27.6 uncorrected and
+//! 27.9 by this way; mean channel error -0.23, -0.16 and 0.00 steps).
 
-use contract::{
-    Modality,
-    net::{Activation, Op},
-};
+use contract::{net::Activation, quant};
 use tract_onnx::pb::ModelProto;
 
 use crate::{
@@ -16,6 +19,7 @@ use crate::{
     calibrate::Sample,
     engine::{Runner, reals},
     fold::Folded,
+    groups::{Group, activation},
     int8::{self, Format},
     quantise::{Quantised, QuantisedConv},
     samples::thin,
@@ -36,55 +40,51 @@ pub fn correct(
     samples: &[Sample],
 ) -> Result<(), ExportError> {
     let spec = &folded.spec;
-    let thinned: Vec<Vec<Sample>> = spec.modalities.iter().map(|&modality| thin(samples, modality, SLICES)).collect();
+    let samples: Vec<Sample> = spec.modalities.iter().flat_map(|&modality| thin(samples, modality, SLICES)).collect();
     for (index, layer) in spec.net.layers.iter().enumerate() {
-        let (Op::Conv(conv), Some(codes)) = (&layer.op, &quantised.convs[index]) else { continue };
+        let Some(conv) = &quantised.convs[index] else { continue };
         let files = [float, &int8::write(folded, quantised, Format::Qoperator, &[])];
         let (x, y) = (quantised.group(layer.inputs[0]), quantised.group(index + 1));
         let mut biases = vec![];
-        for (row, samples) in thinned.iter().enumerate() {
-            let (x, y) = ((x.scales[row], x.zero_point), (y.scales[row], y.zero_point));
-            let missing = missing(folded, files, index, conv.activation, y, samples)?;
-            let old = codes.biases[row].iter().zip(&codes.scales[row]);
-            let new = old.zip(missing).map(|((&bias, scale), real)| f64::from(bias) + real / f64::from(x.0 * scale));
-            biases.push(codes.settle_biases(folded, index, row, [x.0, y.0], &new.collect::<Vec<f64>>())?);
+        for row in 0..spec.modalities.len() {
+            let missing = missing(folded, files, index, row, y, &samples)?;
+            let in_steps = |(scale, real): (&f32, f64)| real / f64::from(x.scales[row] * scale);
+            let moves = conv.scales[row].iter().zip(missing).map(in_steps);
+            let moved: Vec<f64> = conv.biases[row].iter().zip(moves).map(|(&bias, by)| f64::from(bias) + by).collect();
+            biases.push(conv.settle_biases(folded, index, row, [x.scales[row], y.scales[row]], &moved)?);
         }
-        quantised.convs[index] = Some(QuantisedConv { biases, ..codes.clone() });
+        quantised.convs[index] = Some(QuantisedConv { biases, ..conv.clone() });
     }
     Ok(())
 }
 
 /// What each channel of a convolution lacks in front of its activation, in reals, so that its mean output is that of f32:
 /// the summed difference of the outputs, over how much that sum grows with the bias. Outputs that ReLU has cut off in both
-/// networks do not grow with it, and those behind a leak by the slope.
+/// networks do not grow with it, and those behind a leak by the slope. `files` are f32 and int8, `group` the output's.
 fn missing(
     folded: &Folded,
     files: [&ModelProto; 2],
     index: usize,
-    activation: Activation,
-    (scale, zero_point): (f32, i8),
+    row: usize,
+    group: &Group,
     samples: &[Sample],
 ) -> Result<Vec<f64>, ExportError> {
-    let spec = &folded.spec;
-    let shape = folded.shapes[index + 1];
-    let mut sums = vec![(0., 0.); shape.channels];
-    let Some(modality) = samples.first().map(|sample: &Sample| -> Modality { sample.modality }) else {
-        return Ok(vec![0.; shape.channels]);
-    };
-    let names = [value_name(spec, index + 1)];
+    let (spec, shape) = (&folded.spec, folded.shapes[index + 1]);
+    let (modality, names) = (spec.modalities[row], [value_name(spec, index + 1)]);
     let (float, int8) = (Runner::new(files[0], modality, &names)?, Runner::new(files[1], modality, &names)?);
-    let slope = match activation {
-        Activation::None => 1.,
-        Activation::Relu => 0.,
-        Activation::LeakyRelu(slope) => f64::from(slope),
+    let slope = match activation(&spec.net.layers[index].op) {
+        Some(Activation::Relu) => 0.,
+        Some(Activation::LeakyRelu(slope)) => f64::from(slope),
+        Some(Activation::None) | None => 1.,
     };
-    for sample in samples {
+    let mut sums = vec![(0., 0.); shape.channels];
+    for sample in samples.iter().filter(|sample| sample.modality == modality) {
         let wanted = float.run_f32(&reals(&sample.codes, spec.intensity.scale))?.remove(0);
         let found = int8.run_i8(&sample.codes)?.remove(0);
         for (at, (&real, &code)) in wanted.iter().zip(&found).enumerate() {
             let (difference, growth) = &mut sums[at / shape.pixels()];
-            *difference += f64::from(real - contract::quant::dequantise(code, scale, zero_point));
-            *growth += if real > 0. || code > zero_point { 1. } else { slope };
+            *difference += f64::from(real - quant::dequantise(code, group.scales[row], group.zero_point));
+            *growth += if real > 0. || code > group.zero_point { 1. } else { slope };
         }
     }
     Ok(sums.into_iter().map(|(difference, growth)| if growth > 0. { difference / growth } else { 0. }).collect())

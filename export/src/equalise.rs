@@ -11,6 +11,7 @@
 //! costs nothing, and what is balanced is the channel's range against its column in the kernels that read it, where a small
 //! weight beside a large one has few codes as well. With `r` the channel's range as a part of its scale group's, and `w` its
 //! largest weight as a part of the kernel's, `s = sqrt(r / w)` makes both parts `sqrt(r w)`.
+//! A part below one code counts as one: a channel that is all but dead would gain nothing but an outlier's room.
 //! Modalities share weights and so share `s`: `r` is the larger of theirs, each measured by its own scale.
 
 use contract::net::{Conv, Op};
@@ -50,7 +51,7 @@ pub fn equalise(folded: &Folded, peaks: &[Vec<Vec<f32>>]) -> Folded {
             let column = readers.iter().map(|reader| reader.part(&equal, channel)).fold(0., f32::max);
             // A dead channel, or one that nobody listens to, has no range to balance.
             if part > 0. && column > 0. {
-                let factor = (part / column).sqrt();
+                let factor = (part.max(1. / 255.) / column.max(1. / 127.)).sqrt();
                 divide(&mut equal, index, channel, factor);
                 readers.iter().for_each(|reader| reader.multiply(&mut equal, channel, factor));
             }

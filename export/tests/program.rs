@@ -47,6 +47,31 @@ fn both_files_and_the_report_appear_and_speak_for_themselves() {
     assert!(text.contains("modalities   mr\n") && text.contains("QuantizeLinear"), "{text}");
 }
 
+/// The same quantisation as `onnx`, without its files.
+#[test]
+fn the_report_stands_alone() {
+    let folder = support::workplace(&support::compact(4, 32, 32));
+    let at = |name: &str| folder.path().join(name);
+    let before = files(folder.path());
+    let (checkpoint, ct, mr) = (at("checkpoint.safetensors"), at("ct"), at("mr"));
+    let [report, ct_flag, mr_flag, auto, correction, equalise, json] =
+        ["report", "--ct", "--mr", "--calibration=auto", "--bias-correction", "--equalise", "--json"].map(Path::new);
+    let table = program(&[report, &checkpoint, ct_flag, &ct, mr_flag, &mr, auto, correction, equalise]);
+    assert!(table.status.success(), "{}", String::from_utf8_lossy(&table.stderr));
+    let table = String::from_utf8(table.stdout).unwrap();
+    for words in ["SQNR", "channel", "int8 to labels", "mse ", "<- chosen", "bias correction on, equalisation on"] {
+        assert!(table.contains(words), "no '{words}' in\n{table}");
+    }
+    let output = program(&[report, &checkpoint, ct_flag, &ct, mr_flag, &mr, json]);
+    let found: Report = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(found.candidates.is_empty() && !found.bias_correction && !found.equalise);
+    assert_eq!(files(folder.path()), before);
+    let (onnx, report_flag, out_flag) = (Path::new("onnx"), Path::new("--report"), Path::new("--out"));
+    let (kept, out) = (at("r.json"), at("m.onnx"));
+    program(&[onnx, &checkpoint, ct_flag, &ct, mr_flag, &mr, report_flag, &kept, out_flag, &out]);
+    assert_eq!(serde_json::from_slice::<Report>(&fs::read(&kept).unwrap()).unwrap(), found);
+}
+
 #[test]
 fn what_is_wrong_is_named_and_nothing_is_left_behind() {
     let folder = support::workplace(&support::compact(4, 32, 32));
