@@ -63,7 +63,7 @@ pub struct LayerReport {
     pub kind: String,
     /// Branch.
     pub modality: Modality,
-    /// Calibrated smallest real.
+    /// Calibrated smallest real; reals are those of the network that was quantised, equalised or not.
     pub min: f32,
     /// Calibrated largest real.
     pub max: f32,

@@ -56,19 +56,19 @@ fn the_report_stands_alone() {
     let (checkpoint, ct, mr) = (at("checkpoint.safetensors"), at("ct"), at("mr"));
     let [report, ct_flag, mr_flag, auto, correction, equalise, json] =
         ["report", "--ct", "--mr", "--calibration=auto", "--bias-correction", "--equalise", "--json"].map(Path::new);
-    let table = program(&[report, &checkpoint, ct_flag, &ct, mr_flag, &mr, auto, correction, equalise]);
+    let table = program(&[report, &checkpoint, ct_flag, &ct, mr_flag, &mr, auto, equalise]);
     assert!(table.status.success(), "{}", String::from_utf8_lossy(&table.stderr));
     let table = String::from_utf8(table.stdout).unwrap();
-    for words in ["SQNR", "channel", "int8 to labels", "mse ", "<- chosen", "bias correction on, equalisation on"] {
+    for words in ["SQNR", "channel", "int8 to labels", "mse ", "<- chosen", "bias correction off, equalisation on"] {
         assert!(table.contains(words), "no '{words}' in\n{table}");
     }
-    let output = program(&[report, &checkpoint, ct_flag, &ct, mr_flag, &mr, json]);
+    let output = program(&[report, &checkpoint, ct_flag, &ct, mr_flag, &mr, correction, json]);
     let found: Report = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(found.candidates.is_empty() && !found.bias_correction && !found.equalise);
+    assert!(found.candidates.is_empty() && found.bias_correction && !found.equalise);
     assert_eq!(files(folder.path()), before);
     let (onnx, report_flag, out_flag) = (Path::new("onnx"), Path::new("--report"), Path::new("--out"));
     let (kept, out) = (at("r.json"), at("m.onnx"));
-    program(&[onnx, &checkpoint, ct_flag, &ct, mr_flag, &mr, report_flag, &kept, out_flag, &out]);
+    program(&[onnx, &checkpoint, ct_flag, &ct, mr_flag, &mr, correction, report_flag, &kept, out_flag, &out]);
     assert_eq!(serde_json::from_slice::<Report>(&fs::read(&kept).unwrap()).unwrap(), found);
 }
 
