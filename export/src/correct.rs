@@ -4,11 +4,11 @@
 //! layers behind. Biases are int32 in accumulator steps, so they can take it back at no cost (Nagel et al. 2019,
 //! "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv 1906.04721, section 4.2).
 //!
-//! What is matched is the mean behind the activation, measured on slices: it is what the next layer reads. Matching the
-//! mean in front of it, as the paper does (and as follows from the weights' rounding errors and the means of their inputs),
-//! was tried and is worse than nothing here: most pixels of a scan are background, where ReLU hides the error, so their error
-//! moved the biases and the organs paid (phantom model, CT: 27.4 dB signal-to-noise in `enc4a` against 27.6 uncorrected and
-//! 27.9 by this way; mean channel error -0.23, -0.16 and 0.00 steps).
+//! What is matched is the mean behind the activation, measured on slices: it is what the next layer reads. The other way,
+//! matching the mean in front of it (from the means of what each weight meets in f32 and in int8, which is exact because a
+//! convolution is linear), was tried and is worse than nothing here: most pixels of a scan are background, where ReLU hides
+//! the error, so the background moved the biases and the organs paid. In `enc4a` of the phantom model (CT, percentile=99.99)
+//! signal-to-noise and mean error are 27.6 dB and -0.16 steps uncorrected, 27.4 and -0.23 that way, 27.9 and 0.00 this way.
 
 use contract::{net::Activation, quant};
 use tract_onnx::pb::ModelProto;
