@@ -89,6 +89,7 @@ struct QuantiseArgs {
     /// mse: the clip range with the smallest mean squared error of the codes. auto: quantises with minmax,
     /// percentile=99.99, percentile=99.9 and mse, and keeps the one with the best Dice on the calibration slices (mean over
     /// organs and modalities; against the labels, or against f32's label map where there are none). The report names all.
+    /// Labels of scans that the network was trained on reward chance; held-out ones make a better choice.
     #[arg(long, value_name = "METHOD", default_value = "percentile=99.99")]
     calibration: Calibration,
     /// Calibration slices per modality, spread over the data set.
