@@ -26,7 +26,7 @@ pub struct Group {
     pub zero_point: i8,
 }
 
-/// Group number of each value, and the groups; `ranges[modality][value]` as [`crate::calibrate::observe`] returns them.
+/// Group number of each value, and the groups; `ranges[modality][value]` as [`crate::calibrate::Observed::ranges`] returns them.
 pub fn plan(folded: &Folded, ranges: &[Vec<Range>]) -> Result<(Vec<usize>, Vec<Group>), ExportError> {
     let group_of = group_values(folded);
     let count = group_of.iter().max().map_or(0, |last| last + 1);

@@ -45,7 +45,7 @@ pub struct QuantisedConv {
 }
 
 impl Quantised {
-    /// Quantises; `ranges[modality][value]` as [`crate::calibrate::observe`] returns them.
+    /// Quantises; `ranges[modality][value]` as [`crate::calibrate::Observed::ranges`] returns them.
     pub fn new(folded: &Folded, ranges: &[Vec<Range>]) -> Result<Self, ExportError> {
         check_supported(folded)?;
         let (group_of, groups) = groups::plan(folded, ranges)?;
