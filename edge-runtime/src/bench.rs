@@ -140,12 +140,13 @@ pub fn run(
     })
 }
 
-/// Loads, tests and segments one slice: what the process that is timed from outside does.
-pub fn first_slice(path: &Path, options: &Options, modality: Modality) -> Result<(), EdgeError> {
+/// Loads, tests and segments a slice so many times: what the process that is timed from outside does, once.
+pub fn first_slice(path: &Path, options: &Options, modality: Modality, slices: usize) -> Result<(), EdgeError> {
     let model = Model::load(path)?;
     let mut engine = Engine::with(&model, options)?;
     selftest::demand(&model, &mut engine)?;
-    Lane::new(&model, &engine, modality)?.run(&mut engine)
+    let mut lane = Lane::new(&model, &engine, modality)?;
+    (0..slices).try_for_each(|_| lane.run(&mut engine))
 }
 
 /// One modality's input, and what segments it.

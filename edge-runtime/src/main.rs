@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Command::Selftest(args) => self_test(&args),
         Command::Bench(args) => bench_model(&args),
         Command::FirstSlice(args) => {
-            bench::first_slice(&args.model, &args.engine.options(), args.modality).map(|()| true)
+            bench::first_slice(&args.model, &args.engine.options(), args.modality, args.slices).map(|()| true)
         }
         Command::Codes => {
             show(tables::codes);

@@ -67,7 +67,7 @@ pub enum Command {
     Bench(BenchArgs),
     /// List every stable code with its meaning and what to do
     Codes,
-    /// Load, test, segment one slice, end: what `bench` times from outside
+    /// Load, test, segment one slice or more, end: what `bench` times and `cargo xtask count` counts from outside
     #[command(hide = true)]
     FirstSlice(FirstSliceArgs),
 }
@@ -219,6 +219,9 @@ pub struct FirstSliceArgs {
     /// Branch
     #[arg(long)]
     pub modality: Modality,
+    /// Slices
+    #[arg(long, default_value_t = 1)]
+    pub slices: usize,
 }
 
 #[cfg(test)]
