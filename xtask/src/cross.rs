@@ -14,17 +14,12 @@ use contract::Modality;
 use phantom::SubjectOptions;
 use serde_json::Value;
 
-use crate::shell::{cargo, command, output, root, run, succeeds, target_dir};
+use crate::debian::{self, Tool};
+use crate::edge::{self, Build};
+use crate::shell::{command, output, run, target_dir};
 use crate::subjects;
-use crate::toolchain::{self, Rustc};
 
-const TARGET: &str = "aarch64-unknown-linux-gnu";
-const QEMU: &str = "qemu-aarch64-static";
-const COMPILER: &str = "aarch64-linux-gnu-gcc";
-const PACKAGES: [&str; 3] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user-static"];
-
-/// Plain NEON (Cortex-A53, A72: Raspberry Pi 4), with dot product and fp16 (A55, A76: Pi 5), with i8mm and bf16.
-const CPUS: [&str; 3] = ["cortex-a72", "cortex-a76", "max,sve=off"];
+const QEMU: Tool = ("qemu-aarch64-static", &["qemu-user-static"]);
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -44,59 +39,32 @@ pub struct Options {
 /// # Errors
 /// A missing tool, a failed build, a program that fails under qemu, or results that differ.
 pub fn cross(options: &Options) -> Result<()> {
-    ensure!(cfg!(all(target_os = "linux", target_arch = "x86_64")), "`cross` compares with x86-64 Linux: run it there");
+    edge::need_x86_64_linux("cross")?;
     let model = match &options.model {
         Some(path) => std::path::absolute(path)?,
-        None => root().join("models/abdomen-compact/model.onnx"),
+        None => edge::model(),
     };
     ensure!(model.is_file(), "no model at {}", model.display());
-    tools()?;
-    let rustc =
-        if !options.debian_rustc && toolchain::add_target(TARGET)? { Rustc::Yours } else { toolchain::debian()? };
-    let here = Machine { name: "x86-64".to_owned(), cpu: None, program: build(options, &Rustc::Yours, None)? };
-    let there = build(options, &rustc, Some(TARGET))?;
+    debian::need(&[edge::CROSS_COMPILER, QEMU])?;
+    let here = Build::here().release(options.release).run()?;
+    let here = Machine { name: "x86-64".to_owned(), cpu: None, program: here };
+    let there = Build::aarch64(options.debian_rustc)?.release(options.release).run()?;
 
     let work = target_dir().join("cross");
     fs::create_dir_all(&work)?;
     let inputs = phantom_volumes(&work)?;
     let expected = here.results(&model, &inputs, &work)?;
-    for cpu in CPUS {
+    for (cpu, _) in edge::CPUS {
         let machine = Machine { name: format!("aarch64 {cpu}"), cpu: Some(cpu), program: there.clone() };
         let found = machine.results(&model, &inputs, &work)?;
         compare(&machine.name, &expected, &found)?;
     }
-    eprintln!("\naarch64 equals x86-64 bit for bit on {}: {} results each", CPUS.join("; "), expected.len());
+    eprintln!(
+        "\naarch64 equals x86-64 bit for bit on {}: {} results each",
+        edge::CPUS.map(|(cpu, _)| cpu).join("; "),
+        expected.len()
+    );
     Ok(())
-}
-
-/// Finds the cross compiler and qemu, or installs them as root on Debian, or says what to install.
-fn tools() -> Result<()> {
-    let missing = |tool: &&str| !succeeds(&mut command(tool, ["--version"]));
-    let missing: Vec<&str> = [COMPILER, QEMU].into_iter().filter(|tool| missing(tool)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let is_root = output(&mut command("id", ["-u"])).is_ok_and(|id| id.trim() == "0");
-    if !is_root || !Path::new("/etc/debian_version").is_file() {
-        bail!("{} not found; Debian and Ubuntu: apt-get install {}", missing.join(" and "), PACKAGES.join(" "));
-    }
-    run(&mut command("apt-get", ["-q", "update"]))?;
-    let install = ["-q", "install", "--yes", "--no-install-recommends"];
-    run(command("apt-get", install).args(PACKAGES).env("DEBIAN_FRONTEND", "noninteractive"))
-}
-
-/// Builds `gantry-edge` and returns its path.
-fn build(options: &Options, rustc: &Rustc, target: Option<&str>) -> Result<PathBuf> {
-    let folder = match rustc {
-        Rustc::Yours => target_dir(),
-        Rustc::Debian(_) => target_dir().join("debian"),
-    };
-    // `--workspace` chooses the dependencies' features as `cargo test --workspace` does, so nothing is compiled twice.
-    let mut build = cargo(["build", "--workspace", "--bin", "gantry-edge"]);
-    build.args(options.release.then_some("--release")).args(target.map(|target| format!("--target={target}")));
-    run(rustc.drive(&mut build, &folder))?;
-    let profile = if options.release { "release" } else { "debug" };
-    Ok(folder.join(target.unwrap_or_default()).join(profile).join("gantry-edge"))
 }
 
 /// A short CT and a short MRI phantom, written once, here: both machines read the same files.
@@ -125,7 +93,7 @@ impl Machine {
         match self.cpu {
             None => command(&self.program, [""; 0]),
             Some(cpu) => {
-                let mut qemu = command(QEMU, ["-L", "/usr/aarch64-linux-gnu"]);
+                let mut qemu = command(QEMU.0, ["-L", edge::LIBRARIES]);
                 qemu.env("QEMU_CPU", cpu).arg(&self.program);
                 qemu
             }

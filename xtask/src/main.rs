@@ -1,8 +1,11 @@
 //! The one front door for people and CI: `cargo xtask --help`.
 
 mod check;
+mod count;
 mod cross;
+mod debian;
 mod demo;
+mod edge;
 mod libtorch;
 mod report;
 mod shell;
@@ -20,7 +23,8 @@ use crate::shell::{cargo, run};
 /// Sets up, tests, checks and measures Gantry.
 ///
 /// What a task downloads stays in ignored folders of the workspace (.libtorch/, .venv/, .toolchain/) and is fetched
-/// once. Nothing is installed elsewhere, but for the cross compiler and qemu of `cross` (as root, on Debian).
+/// once. Nothing is installed elsewhere, but for what `cross` and `count` need: the cross compiler, qemu,
+/// valgrind (as root, on Debian).
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -56,6 +60,9 @@ enum Task {
     },
     /// Build gantry-edge for aarch64, run it under qemu, and compare its results with this machine's, bit for bit
     Cross(cross::Options),
+    /// Count the instructions of one slice, per modality and kernels, and compare them with benches/instructions.json
+    #[command(after_help = "After a change of kernels or compiler:  cargo xtask count --record")]
+    Count(count::Options),
     /// Print the sizes of the release programs
     Size,
     /// Download libtorch into .libtorch/ (once), unless LIBTORCH or LIBTORCH_USE_PYTORCH is set
@@ -73,6 +80,7 @@ fn main() -> Result<()> {
         Task::Check => check::check(),
         Task::Bench { args } => run(cargo(["bench", "--package", "benches"]).args(args)),
         Task::Cross(options) => cross::cross(&options),
+        Task::Count(options) => count::count(&options),
         Task::Size => size::size(),
         Task::Setup => libtorch::setup(),
         Task::Venv => venv::setup().map(drop),

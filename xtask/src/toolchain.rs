@@ -5,6 +5,7 @@
 //! `RUSTC`; cargo stays the one you have. Standard libraries of another rustc version cannot be mixed in (E0514),
 //! which is why the compiler comes along.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +30,23 @@ impl Rustc {
             Rustc::Debian(wrapper) => cargo.env("RUSTC", wrapper).arg("--target-dir").arg(target_dir),
         }
     }
+
+    /// What `rustc --version` says.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn version(&self) -> Result<String> {
+        let rustc = match self {
+            Rustc::Yours => yours(),
+            Rustc::Debian(wrapper) => wrapper.clone().into(),
+        };
+        Ok(output(&mut command(rustc, ["--version"]))?.trim().to_owned())
+    }
+}
+
+/// The rustc that cargo finds by itself.
+fn yours() -> OsString {
+    std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
 }
 
 /// Whether your rustc has the standard library of `target`, after asking rustup for it where it has not.
@@ -44,8 +62,7 @@ pub fn add_target(target: &str) -> Result<bool> {
 }
 
 fn has_target(target: &str) -> Result<bool> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let sysroot = output(&mut command(rustc, ["--print", "sysroot"]))?;
+    let sysroot = output(&mut command(yours(), ["--print", "sysroot"]))?;
     Ok(Path::new(sysroot.trim()).join("lib/rustlib").join(target).join("lib").is_dir())
 }
 
