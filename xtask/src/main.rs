@@ -7,6 +7,7 @@ mod debian;
 mod demo;
 mod edge;
 mod libtorch;
+mod memcheck;
 mod report;
 mod shell;
 mod size;
@@ -23,7 +24,7 @@ use crate::shell::{cargo, run};
 /// Sets up, tests, checks and measures Gantry.
 ///
 /// What a task downloads stays in ignored folders of the workspace (.libtorch/, .venv/, .toolchain/) and is fetched
-/// once. Nothing is installed elsewhere, but for what `cross` and `count` need: the cross compiler, qemu,
+/// once. Nothing is installed elsewhere, but for what `cross`, `count` and `memcheck` need: the cross compiler, qemu,
 /// valgrind (as root, on Debian).
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -63,6 +64,8 @@ enum Task {
     /// Count the instructions of one slice, per modality and kernels, and compare them with benches/instructions.json
     #[command(after_help = "After a change of kernels or compiler:  cargo xtask count --record")]
     Count(count::Options),
+    /// Run the self-test and the kernels' unit tests under valgrind
+    Memcheck,
     /// Print the sizes of the release programs
     Size,
     /// Download libtorch into .libtorch/ (once), unless LIBTORCH or LIBTORCH_USE_PYTORCH is set
@@ -81,6 +84,7 @@ fn main() -> Result<()> {
         Task::Bench { args } => run(cargo(["bench", "--package", "benches"]).args(args)),
         Task::Cross(options) => cross::cross(&options),
         Task::Count(options) => count::count(&options),
+        Task::Memcheck => memcheck::memcheck(),
         Task::Size => size::size(),
         Task::Setup => libtorch::setup(),
         Task::Venv => venv::setup().map(drop),
