@@ -32,8 +32,9 @@ pub fn memcheck() -> Result<()> {
     run(valgrind().arg(unit_tests()?).arg("kernels::"))
 }
 
+/// valgrind runs one thread at a time; in fair turns, or those that spin would keep the others waiting.
 fn valgrind() -> Command {
-    command(edge::VALGRIND.0, ["--quiet", "--error-exitcode=1"])
+    command(edge::VALGRIND.0, ["--quiet", "--fair-sched=try", "--error-exitcode=1"])
 }
 
 /// The runtime's unit tests, with the features that `cargo test --workspace` chooses: then nothing is compiled twice,
