@@ -1,6 +1,8 @@
-//! Chooses among candidates by what users see: Dice of their label maps on the calibration slices.
+//! Chooses among candidates by what users see: Dice of their label maps on the calibration slices against those of the f32
+//! network, which int8 stands for.
 //!
-//! The truth of a slice is the data set's label map where it has one, and otherwise what the f32 network says.
+//! Not against the data set's labels: on scans that the network was trained on, a candidate that is further from f32 can be
+//! nearer to them by chance. On the demo's phantoms that chose the worst candidate for held-out subjects, twice in four times.
 //! Both modalities weigh alike however many slices they have, and so do all organs however large they are.
 
 use std::cmp::Ordering;
@@ -39,11 +41,11 @@ pub struct Score {
 }
 
 impl Candidate {
-    /// Scores the label maps that a method led to.
-    pub fn new(spec: &ModelSpec, samples: &[Sample], truth: &Maps, method: Method, maps: &Maps) -> Self {
+    /// Scores the label maps that a method led to against those of f32.
+    pub fn new(spec: &ModelSpec, samples: &[Sample], float: &Maps, method: Method, maps: &Maps) -> Self {
         let score = |&modality: &Modality| {
-            let both = samples.iter().zip(maps.iter().zip(truth)).filter(|(sample, _)| sample.modality == modality);
-            let dices = organs(spec, both.map(|(_, (found, truth))| (&found[..], &truth[..])));
+            let both = samples.iter().zip(maps.iter().zip(float)).filter(|(sample, _)| sample.modality == modality);
+            let dices = organs(spec, both.map(|(_, (found, float))| (&found[..], &float[..])));
             let names = spec.labels.organs().map(|(_, label)| &label.name);
             let found: Vec<(f64, &String)> = dices.into_iter().zip(names).filter_map(|(d, n)| Some((d?, n))).collect();
             let worst = found.iter().min_by(|a, b| a.0.total_cmp(&b.0));
@@ -72,11 +74,6 @@ impl Candidate {
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = values.len() as f64;
     values.sum::<f64>() / count
-}
-
-/// What a slice's label map should be: the data set's labels, or else `float`, the f32 network's.
-pub fn truth(samples: &[Sample], float: &Maps) -> Maps {
-    samples.iter().zip(float).map(|(sample, float)| sample.labels.as_ref().unwrap_or(float).clone()).collect()
 }
 
 /// Marks the best candidate and returns its position: the highest mean, of equals the one whose worst organ is best, of
@@ -110,8 +107,8 @@ mod tests {
         }
     }
 
-    fn sample(modality: Modality, labels: Option<&[u8]>) -> Sample {
-        Sample { modality, codes: vec![], labels: labels.map(<[u8]>::to_vec) }
+    fn sample(modality: Modality) -> Sample {
+        Sample { modality, codes: vec![], labels: None }
     }
 
     fn candidate(calibration: &str, scores: [(f64, f64); 2]) -> Candidate {
@@ -133,21 +130,13 @@ mod tests {
         assert_eq!(winner(&[[(0.5, 0.25), (0.5, 0.5)], [(0.5, 0.5), (0.5, 0.25)]]), 0, "a tie in both: the first");
     }
 
-    /// One labelled CT slice against three MR slices without labels: liver right, kidney half right.
+    /// One CT slice against three MR slices: liver right, kidney half right.
     #[test]
-    fn modalities_and_organs_weigh_alike_and_labels_come_before_the_f32_network() {
-        let samples = [
-            sample(Modality::Ct, Some(&[1, 1, 1, 0])),
-            sample(Modality::Mr, None),
-            sample(Modality::Mr, None),
-            sample(Modality::Mr, None),
-        ];
-        let float: Maps = vec![vec![0; 4], vec![1, 2, 2, 0], vec![0; 4], vec![1, 0, 0, 0]];
-        let truth = truth(&samples, &float);
-        assert_eq!(truth[0], [1, 1, 1, 0]);
-        assert_eq!(truth[1..], float[1..]);
+    fn modalities_and_organs_weigh_alike() {
+        let samples = [sample(Modality::Ct), sample(Modality::Mr), sample(Modality::Mr), sample(Modality::Mr)];
+        let float: Maps = vec![vec![1, 1, 1, 0], vec![1, 2, 2, 0], vec![0; 4], vec![1, 0, 0, 0]];
         let maps: Maps = vec![vec![1, 1, 1, 1], vec![1, 2, 0, 0], vec![0; 4], vec![1, 0, 0, 0]];
-        let found = Candidate::new(&spec(), &samples, &truth, Method::Mse, &maps);
+        let found = Candidate::new(&spec(), &samples, &float, Method::Mse, &maps);
         let (ct, mr) = (6. / 7., (1. + 2. / 3.) / 2.);
         assert!((found.scores[0].mean - ct).abs() < 1e-12 && (found.scores[1].mean - mr).abs() < 1e-12, "{found:?}");
         assert!((found.mean() - (ct + mr) / 2.).abs() < 1e-12);
@@ -156,7 +145,7 @@ mod tests {
 
     #[test]
     fn slices_without_any_organ_tell_nothing() {
-        let samples = [sample(Modality::Ct, None), sample(Modality::Mr, None)];
+        let samples = [sample(Modality::Ct), sample(Modality::Mr)];
         let maps: Maps = vec![vec![0; 4]; 2];
         let found = Candidate::new(&spec(), &samples, &maps, Method::MinMax, &maps);
         assert_eq!((found.mean(), found.worst()), (1., 1.));

@@ -117,9 +117,8 @@ fn quantise<'a>(
         let maps = accuracy::segment(spec, &model, Precision::Int8, samples)?;
         attempts.push((method, ranges, quantised, maps));
     }
-    let truth = choose::truth(samples, &float_maps);
     let mut candidates: Vec<Candidate> =
-        attempts.iter().map(|(method, .., maps)| Candidate::new(spec, samples, &truth, *method, maps)).collect();
+        attempts.iter().map(|(method, .., maps)| Candidate::new(spec, samples, &float_maps, *method, maps)).collect();
     let (method, ranges, quantised, maps) = attempts.swap_remove(choose::choose(&mut candidates));
     let accuracy = accuracy::compare(spec, samples, &float_maps, &maps);
     candidates.retain(|_| recipe.calibration == Calibration::Auto);

@@ -76,8 +76,8 @@ struct ReportArgs {
 struct QuantiseArgs {
     /// Written by gantry-train.
     checkpoint: PathBuf,
-    /// nnU-Net raw data set of CT to calibrate on. Labels, where it has them, score label maps in the report and for
-    /// --calibration auto; ranges come from images only.
+    /// nnU-Net raw data set of CT to calibrate on. Labels, where it has them, score label maps in the report;
+    /// nothing is chosen by them.
     #[arg(long, value_name = "DIR")]
     ct: Option<PathBuf>,
     /// nnU-Net raw data set of MR to calibrate on.
@@ -88,8 +88,7 @@ struct QuantiseArgs {
     /// minmax: all that was seen; one outlier coarsens every code. percentile=P: leaves out 100 - P percent at each end.
     /// mse: the clip range with the smallest mean squared error of the codes. auto: quantises with minmax,
     /// percentile=99.99, percentile=99.9 and mse, and keeps the one with the best Dice on the calibration slices (mean over
-    /// organs and modalities; against the labels, or against f32's label map where there are none). The report names all.
-    /// Labels of scans that the network was trained on reward chance; held-out ones make a better choice.
+    /// organs and modalities, against f32's label maps: labels of training scans would reward chance). The report names all.
     #[arg(long, value_name = "METHOD", default_value = "percentile=99.99")]
     calibration: Calibration,
     /// Calibration slices per modality, spread over the data set.
