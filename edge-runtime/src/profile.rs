@@ -171,7 +171,7 @@ fn medians(engine: &PlannedEngine, codes: &[i8], runs: usize) -> Vec<f64> {
     for _ in 0..runs + 1 {
         for (group, times) in program.grouped().zip(&mut times) {
             let start = Instant::now();
-            program.run_group(group, codes, 0, 0, 1);
+            program.run_group(group, codes, 0, None, [0, 1]);
             times.push(start.elapsed());
         }
     }

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::kernels::{
-    Add, Arena, Blank, Conv, Fill, Intake, Labels, Map, Meeting, Mirror, Move, PACK, Pick, Resize, Shuffle, Team,
-    Widen, share,
+    Add, Arena, Blank, Conv, Fill, Intake, LabelMap, Labels, Map, Meeting, Mirror, Move, PACK, Pick, Resize, Shuffle,
+    Team, Widen, share,
 };
 
 /// What a step does. Steps are proved to stay inside the arena when they are made.
@@ -66,41 +66,68 @@ impl Program {
 
     /// Runs every step on `codes`, with the constants of modality number `table`; `false` if a thread of the team failed.
     pub fn run(&self, team: Option<&mut Team>, codes: &[i8], table: usize, labels: &mut [u8]) -> bool {
-        let done = match team {
+        let labels = LabelMap::new(labels);
+        match team {
             None => {
-                self.grouped().for_each(|group| self.run_group(group, codes, table, 0, 1));
+                self.run_part(codes, table, &labels, [0, 1], |_| ());
                 true
             }
             Some(team) => {
                 let parts = team.parts();
                 team.run(&|part, meeting: &Meeting<'_>| {
-                    for (index, group) in self.grouped().enumerate() {
-                        self.run_group(group, codes, table, part, parts);
-                        meeting.wait(index + 1);
-                    }
+                    self.run_part(codes, table, &labels, [part, parts], |count| meeting.wait(count));
                 })
             }
-        };
-        if done {
-            self.labels.run(&self.arena, 0..self.labels.rows(), labels);
         }
-        done
     }
 
-    /// Runs the `part`th of `parts` of steps that are done together.
-    pub fn run_group(&self, group: &[Planned], codes: &[i8], table: usize, part: usize, parts: usize) {
+    /// Runs one thread's part of a slice; `meet` waits for the others, so many times so far.
+    fn run_part(&self, codes: &[i8], table: usize, labels: &LabelMap<'_>, parts: [usize; 2], meet: impl Fn(usize)) {
+        let last = self.groups.len() - 1;
+        let fused = self.fuses_labels();
+        for (index, group) in self.grouped().enumerate() {
+            // Logits become labels before they leave the first cache.
+            let labels = (fused && index == last).then_some(labels);
+            self.run_group(group, codes, table, labels, parts);
+            if labels.is_none() {
+                meet(index + 1);
+            }
+        }
+        if !fused {
+            self.labels.run(&self.arena, share(self.labels.rows(), parts[0], parts[1]), labels);
+        }
+    }
+
+    /// Whether the last group makes the logits row by row.
+    fn fuses_labels(&self) -> bool {
+        let head = self.grouped().last().map(|group| &group[0]);
+        head.is_some_and(|head| matches!(head.step, Step::Conv(_)) && head.rows == self.labels.rows())
+    }
+
+    /// Runs the first of two numbers of as many parts as the second of steps that are done together, and of their labels.
+    pub fn run_group(
+        &self,
+        group: &[Planned],
+        codes: &[i8],
+        table: usize,
+        labels: Option<&LabelMap<'_>>,
+        parts: [usize; 2],
+    ) {
         /// Words of output that leave room in the first cache for what is read.
         const CHUNK: usize = 1 << 12;
         let first = &group[0];
-        let all = share(first.rows, part, parts);
-        if group.len() == 1 {
-            return first.run(&self.arena, codes, table, all, [part, parts]);
+        let all = share(first.rows, parts[0], parts[1]);
+        if group.len() == 1 && labels.is_none() {
+            return first.run(&self.arena, codes, table, all, parts);
         }
         let row = first.writes().len() / first.rows;
         let step = CHUNK.checked_div(row).unwrap_or(1).max(1);
         for start in all.clone().step_by(step) {
             let rows = start..all.end.min(start + step);
-            group.iter().for_each(|planned| planned.run(&self.arena, codes, table, rows.clone(), [part, parts]));
+            group.iter().for_each(|planned| planned.run(&self.arena, codes, table, rows.clone(), parts));
+            if let Some(labels) = labels {
+                self.labels.run(&self.arena, rows, labels);
+            }
         }
     }
 }

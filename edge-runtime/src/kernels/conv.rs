@@ -67,8 +67,6 @@ pub struct Conv {
     output: View,
     /// Bytes of the input's pixels.
     input_bytes: usize,
-    /// Offsets come in threes that follow one another: three taps side by side.
-    triples: bool,
     /// Per step and plane of the step, pixels after the first tap.
     offsets: Vec<u32>,
     /// `[block][step][vector]`, aligned to cache lines: a load that straddles two costs twice.
@@ -87,8 +85,8 @@ struct Block {
     first: usize,
     /// Bytes before its weights.
     weights: usize,
-    /// Quads of each tile of a row, left to right.
-    tiles: Vec<usize>,
+    /// Quads of each tile of a row, left to right, and the routine that computes it.
+    tiles: Vec<(usize, ConvTile)>,
 }
 
 impl Conv {
@@ -108,6 +106,8 @@ impl Conv {
         let taps = taps(spec, first_tap + before);
         let mut offsets: Vec<u32> = taps.iter().map(|tap| tap.offset).collect();
         offsets.resize(offsets.len().next_multiple_of(kernels.step_planes), offsets[0]);
+        // Three taps side by side.
+        let in_threes = kernels.step_planes == 1 && spec.kernel[2] == 3 && spec.dilation[2] == 1;
         let vectors = spec.channels.div_ceil(LANES);
         let (mut blocks, mut weights, mut first) = (vec![], vec![], 0);
         while first < vectors {
@@ -115,7 +115,13 @@ impl Conv {
             let start = weights.len();
             pack(&kernels, spec, &taps, first..first + take, &mut weights);
             let most = if spec.stride[2] == 1 { kernels.quads[take - 1] } else { 1 };
-            blocks.push(Block { vectors: take, first, weights: start, tiles: split(output.size[2], most) });
+            let routine = |quads| match kernels.triples(take, quads).filter(|_| in_threes) {
+                _ if spec.stride[2] != 1 => kernels.strided,
+                Some(routine) => routine,
+                None => kernels.conv(take, quads),
+            };
+            let tiles = split(output.size[2], most).into_iter().map(|quads| (quads, routine(quads))).collect();
+            blocks.push(Block { vectors: take, first, weights: start, tiles });
             first += take;
         }
         let conv = Self {
@@ -127,7 +133,6 @@ impl Conv {
             stride: spec.stride,
             output,
             input_bytes: spec.input.iter().map(|part| part.view.pixels() * kernels.pixel_bytes).sum(),
-            triples: spec.kernel[2] == 3 && spec.dilation[2] == 1 && kernels.step_planes == 1,
             offsets,
             weights: Arena::of_bytes(&weights),
             blocks,
@@ -180,7 +185,7 @@ impl Conv {
     /// Tile of the widest block: vectors of 16 channels and pixels.
     pub fn tile(&self) -> [usize; 2] {
         let widest = self.blocks.iter().max_by_key(|block| block.vectors).expect("a block");
-        [widest.vectors, 4 * widest.tiles[0]]
+        [widest.vectors, 4 * widest.tiles[0].0]
     }
 
     /// Words that it writes into.
@@ -198,14 +203,6 @@ impl Conv {
         self.weights.base().cast_const().cast()
     }
 
-    fn kernel(&self, vectors: usize, quads: usize) -> ConvTile {
-        match self.kernels.triples(vectors, quads) {
-            _ if self.stride[2] != 1 => self.kernels.strided,
-            Some(kernel) if self.triples => kernel,
-            _ => self.kernels.conv(vectors, quads),
-        }
-    }
-
     /// Computes some rows of the output, for the modality of `table`.
     pub fn run(&self, arena: &Arena, table: usize, rows: std::ops::Range<usize>) {
         assert!(arena.words() >= self.words && rows.end <= self.output.rows());
@@ -218,7 +215,7 @@ impl Conv {
                 let tap = self.first_tap + z * self.stride[0] * self.slab + y * self.stride[1] * self.row;
                 let output = self.output.row_at(block.first * 4, row);
                 let mut x = 0;
-                for &quads in &block.tiles {
+                for &(quads, routine) in &block.tiles {
                     let input = self.space + (tap + x * self.stride[2]) * pixel_words;
                     // SAFETY: `check` proved that every tap of every pixel of every tile lies in the arena, that weights, bias
                     // and factors fill all vectors, and that the output overlaps nothing that is read. Holding `kernels` proves
@@ -238,7 +235,7 @@ impl Conv {
                             planes,
                             pixels: (self.output.size[2] - x).min(4 * quads),
                         };
-                        self.kernel(block.vectors, quads)(&tile);
+                        routine(&tile);
                     }
                     x += 4 * quads;
                 }

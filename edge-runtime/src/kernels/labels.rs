@@ -1,6 +1,6 @@
 //! The last step: from logits to labels.
 
-use std::ops::Range;
+use std::{marker::PhantomData, ops::Range};
 
 use super::{Arena, Kernels, PACK, View};
 
@@ -31,18 +31,20 @@ impl Labels {
         (0..3).map(|axis| self.logits.size[axis] * self.factor[axis]).product()
     }
 
-    /// The labels of some rows of logits; `out` holds exactly those.
-    pub fn run(&self, arena: &Arena, rows: Range<usize>, out: &mut [u8]) {
+    /// The labels of some rows of logits, in all places that each stands for. Other rows may be on their way meanwhile.
+    pub fn run(&self, arena: &Arena, rows: Range<usize>, out: &LabelMap<'_>) {
         let ([_, height, width], [fz, fy, fx]) = (self.logits.size, self.factor);
         let wide = width * fx;
-        // Rows of a slab stay together, so only whole slabs can be repeated along z.
-        assert!(fz == 1 || rows == (0..self.logits.rows()));
-        for row in rows.clone() {
+        for row in rows {
             let (z, y) = (row / height, row % height);
-            let line = if fz == 1 { (row - rows.start) * fy } else { (z * fz * height + y) * fy };
+            let lines = (0..fz).flat_map(|dz| (0..fy).map(move |dy| ((z * fz + dz) * height + y) * fy + dy));
             let len = (self.logits.planes - 1) * self.logits.plane + width;
-            let (first, rest) = out[line * wide..].split_at_mut(wide);
-            // SAFETY: `new` checked the view; nobody writes logits now; the table was made on this machine.
+            let mut lines = lines.map(|line| {
+                // SAFETY: no two rows of logits stand for the same line.
+                unsafe { out.part(line * wide, wide) }
+            });
+            let Some(first) = lines.next() else { continue };
+            // SAFETY: `new` checked the view; nobody writes these logits now; the table was made on this machine.
             unsafe {
                 let planes = arena.words_at(self.logits.row_at(0, row), len);
                 let flip = self.kernels.flip;
@@ -54,11 +56,7 @@ impl Labels {
                     first[x * fx..][..fx].fill(label);
                 }
             }
-            rest.chunks_exact_mut(wide).take(fy - 1).for_each(|line| line.copy_from_slice(first));
-            for copy in 1..fz {
-                let to = line + copy * height * fy;
-                out.copy_within(line * wide..(line + fy) * wide, to * wide);
-            }
+            lines.for_each(|line| line.copy_from_slice(first));
         }
     }
 
@@ -76,5 +74,32 @@ impl Labels {
                 out.extend(words.iter().flat_map(|word| std::iter::repeat_n(code(word), self.factor[2])));
             }
         }
+    }
+}
+
+/// A label map that several threads fill, each its own lines.
+pub struct LabelMap<'a> {
+    base: *mut u8,
+    len: usize,
+    _labels: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: whoever takes parts promises that they are disjoint.
+unsafe impl Sync for LabelMap<'_> {}
+
+impl<'a> LabelMap<'a> {
+    /// Over labels.
+    pub const fn new(labels: &'a mut [u8]) -> Self {
+        Self { base: labels.as_mut_ptr(), len: labels.len(), _labels: PhantomData }
+    }
+
+    /// Labels to write.
+    ///
+    /// # Safety
+    /// Nobody else has any of them while the slice lives.
+    unsafe fn part(&self, at: usize, len: usize) -> &'a mut [u8] {
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.len));
+        // SAFETY: in bounds; the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(at), len) }
     }
 }

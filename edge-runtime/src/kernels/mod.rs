@@ -34,7 +34,7 @@ use contract::IntensityError;
 pub use arena::{Arena, View, WORDS_PER_LINE};
 pub use codewise::{Add, Map, MapSpec, MapTable, SumTable};
 pub use conv::{Conv, ConvSpec, Part, Table};
-pub use labels::Labels;
+pub use labels::{LabelMap, Labels};
 pub use moves::{Intake, Lane, Move, Pick, Resize, Shuffle, Widen, share};
 pub use peak::PeakTile;
 pub use surroundings::{Blank, Fill, Mirror};
