@@ -124,9 +124,10 @@ pub(super) unsafe fn bias<const P: usize>(tile: &Tile, first: usize) -> [int32x4
     std::array::from_fn(|plane| unsafe { vld1q_s32(tile.bias.add(PACK * (first + plane))) })
 }
 
-/// Requantises a quad, `[pixel][plane]`, and writes it from plane `first` and pixel `start` on. By value: a reference would
-/// keep the accumulators in memory all along wherever this is not inlined.
-#[inline]
+/// Requantises a quad, `[pixel][plane]`, and writes it from plane `first` and pixel `start` on. By value, because a reference
+/// would keep the accumulators in memory all along; so does inlining, where the compiler then does not unroll the loop over
+/// quads.
+#[inline(never)]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn store<const P: usize>(tile: &Tile, first: usize, start: usize, acc: [[int32x4_t; P]; 4]) {
     let words: [uint32x4_t; P] = std::array::from_fn(|plane| {
