@@ -154,14 +154,12 @@ struct Lane {
     modality: Modality,
     out: Vec<u8>,
     source: Source,
-    /// Times of the runs.
-    stages: Stages,
 }
 
 enum Source {
     Slice(Box<Segmenter>, Specimen),
-    /// A 3D image.
-    Codes(Vec<i8>),
+    /// A 3D image, and the times of its runs.
+    Codes(Vec<i8>, Box<Stages>),
 }
 
 impl Lane {
@@ -176,10 +174,10 @@ impl Lane {
             Spatial::D3 => {
                 let mut codes = vec![0; engine.image_len()];
                 golden::codes(modality, grid.height, grid.width, &mut codes);
-                (Source::Codes(codes), engine.labels_len())
+                (Source::Codes(codes, Box::default()), engine.labels_len())
             }
         };
-        Ok(Self { modality, out: vec![0; pixels], source, stages: Stages::default() })
+        Ok(Self { modality, out: vec![0; pixels], source })
     }
 
     fn run(&mut self, engine: &mut Engine) -> Result<(), EdgeError> {
@@ -188,11 +186,11 @@ impl Lane {
                 segmenter.restart();
                 segmenter.segment(engine, &specimen.raw, 0, &mut self.out)
             }
-            Source::Codes(codes) => {
+            Source::Codes(codes, stages) => {
                 let start = Instant::now();
                 engine.run(codes, self.modality, &mut self.out)?;
                 let end = Instant::now();
-                self.stages.record([start, start, end, end]);
+                stages.record([start, start, end, end]);
                 Ok(())
             }
         }
@@ -201,7 +199,7 @@ impl Lane {
     fn stages(&mut self) -> &mut Stages {
         match &mut self.source {
             Source::Slice(segmenter, _) => &mut segmenter.stages,
-            Source::Codes(_) => &mut self.stages,
+            Source::Codes(_, stages) => stages,
         }
     }
 }

@@ -7,6 +7,8 @@ use serde::Serialize;
 
 /// Longest time that a histogram tells apart: a minute, in nanoseconds.
 const MAX_NS: u64 = 60_000_000_000;
+/// What can be told apart at all: finer steps would take memory.
+const MIN_NS: u64 = 1_000;
 /// Significant digits that are kept.
 const DIGITS: u8 = 3;
 
@@ -57,7 +59,10 @@ pub struct StageSummaries {
 
 impl Default for Stage {
     fn default() -> Self {
-        Self(Histogram::new_with_bounds(1, MAX_NS, DIGITS).expect("the bounds are constants that the crate accepts"))
+        Self(
+            Histogram::new_with_bounds(MIN_NS, MAX_NS, DIGITS)
+                .expect("the bounds are constants that the crate accepts"),
+        )
     }
 }
 
