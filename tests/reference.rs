@@ -71,6 +71,35 @@ impl<T: Copy + PartialOrd> Values<T> {
         })
     }
 
+    /// What an output of linear up-sampling by `factor` is: the corners that it lies between and how much of each.
+    fn corners(&self, factor: [usize; 3], position: [usize; 3]) -> Vec<([usize; 3], f64)> {
+        let mut corners = vec![([0; 3], 1.)];
+        for axis in 0..3 {
+            let at = (position[axis] as f64 + 0.5) / factor[axis] as f64 - 0.5;
+            let last = self.shape.size[axis] as f64 - 1.;
+            let (below, share) = (at.floor(), at - at.floor());
+            let ends = [(below, 1. - share), (below + 1., share)];
+            let split = |(corner, weight): ([usize; 3], f64)| {
+                ends.map(|(end, share)| {
+                    let mut corner = corner;
+                    corner[axis] = end.clamp(0., last) as usize;
+                    (corner, weight * share)
+                })
+            };
+            corners = corners.into_iter().flat_map(split).collect();
+        }
+        corners
+    }
+
+    /// Linear up-sampling, half-pixel centres; `number` is what an element counts as, `element` what a sum becomes.
+    fn interpolate(&self, factor: [usize; 3], number: impl Fn(T) -> f64, element: impl Fn(f64) -> T) -> Self {
+        let size = std::array::from_fn(|axis| self.shape.size[axis] * factor[axis]);
+        Self::build(Shape { size, ..self.shape }, |c, position| {
+            let corners = self.corners(factor, position);
+            element(corners.into_iter().map(|(corner, weight)| weight * number(self.at(c, corner))).sum())
+        })
+    }
+
     fn pixel_shuffle(&self, factor: usize) -> Self {
         let [depth, height, width] = self.shape.size;
         let channels = self.shape.channels / (factor * factor);
@@ -156,6 +185,12 @@ mod tests {
     fn moving_values_by_hand() {
         assert_eq!(plane(1, 2, 4).max_pool([1, 2, 2]).data, [5, 7]);
         assert_eq!(plane(1, 1, 2).upsample([1, 2, 2]).data, [0, 0, 1, 1, 0, 0, 1, 1]);
+        let line = Values::new(Shape::plane(1, 1, 3), vec![0., 6., 18.]).interpolate([1, 2, 3], |x| x, |x| x);
+        let expected = [0., 0., 2., 4., 6., 10., 14., 18., 18.];
+        assert!(
+            line.data.iter().zip(expected.into_iter().cycle()).all(|(found, expected)| (found - expected).abs() < 1e-9)
+        );
+        assert_eq!(line.data.len(), 18);
         // Channels p * 2 + q of each pixel become its 2x2 block.
         assert_eq!(plane(4, 1, 2).pixel_shuffle(2).data, [0, 2, 1, 3, 4, 6, 5, 7]);
         assert_eq!(plane(1, 1, 2).pad_channels(1, 2, -9).data, [-9, -9, 0, 1, -9, -9, -9, -9]);

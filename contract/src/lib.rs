@@ -10,6 +10,7 @@ pub mod golden;
 mod grid;
 mod intake;
 mod intensity;
+pub mod interpolate;
 mod labels;
 pub mod manifest;
 mod modality;

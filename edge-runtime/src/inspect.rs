@@ -200,6 +200,7 @@ fn words(op: &Op) -> String {
         Op::Concat => "concat".into(),
         Op::MaxPool { size: block } => format!("max pool {}", size(*block)),
         Op::Upsample { factor } => format!("up-sample {}", size(*factor)),
+        Op::Interpolate { factor } => format!("interpolate {}", size(*factor)),
         Op::PixelShuffle { factor } => format!("pixel shuffle {factor}"),
         Op::PadChannels { front, back } => format!("pad channels {front} + {back}"),
     }

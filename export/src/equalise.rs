@@ -3,7 +3,7 @@
 //! arXiv 1906.04721, section 4.1).
 //!
 //! ReLU, leaky ReLU and the identity commute with positive factors: a convolution's channel may be divided by `s` if every
-//! weight that reads it is multiplied by `s`. Pools, nearest up-sampling and joins hand the factor on. Whatever else reads a
+//! weight that reads it is multiplied by `s`. Pools, up-sampling and joins hand the factor on. Whatever else reads a
 //! value (a sum, a norm of its own, a shuffle, the user) ends the matter, and the value stays as it is.
 //!
 //! All channels of a value share one activation scale, so a channel that is small beside the largest has few codes. The paper
@@ -97,7 +97,7 @@ fn readers(folded: &Folded, value: usize, first: usize) -> Option<Vec<Reader>> {
             if input == value {
                 match layer.op {
                     Op::Conv(_) => found.push(Reader { layer: index, first: channel }),
-                    Op::MaxPool { .. } | Op::Upsample { .. } | Op::Concat => {
+                    Op::MaxPool { .. } | Op::Upsample { .. } | Op::Interpolate { .. } | Op::Concat => {
                         found.extend(readers(folded, index + 1, channel)?);
                     }
                     _ => return None,

@@ -7,7 +7,7 @@ use contract::{
     names::{IMAGE, LABELS, LOGITS},
     net::{Activation, Conv, Deconv, Op, Padding},
 };
-use tract_onnx::pb::ModelProto;
+use tract_onnx::pb::{AttributeProto, ModelProto};
 
 use crate::{
     branch::{declare_modality, dims, row_f32, spatial, value_name},
@@ -51,6 +51,7 @@ impl<'a> Writer<'a> {
             Op::Concat => drop(self.graph.node("Concat", &name, &inputs, vec![int("axis", 1)])),
             Op::MaxPool { size } => max_pool(&mut self.graph, spatial(spec, size), inputs[0], &name),
             Op::Upsample { factor } => upsample(&mut self.graph, spatial(spec, factor), inputs[0], &name),
+            Op::Interpolate { factor } => interpolate(&mut self.graph, spatial(spec, factor), inputs[0], &name),
             Op::PixelShuffle { factor } => pixel_shuffle(&mut self.graph, *factor, inputs[0], &name),
             Op::PadChannels { front, back } => {
                 let axes = dims(spec, &self.folded.shapes[0]).len();
@@ -101,7 +102,7 @@ impl<'a> Writer<'a> {
         op: &str,
         index: usize,
         input: &str,
-        attributes: Vec<tract_onnx::pb::AttributeProto>,
+        attributes: Vec<AttributeProto>,
         norm: bool,
         activation: Activation,
         name: &str,
@@ -191,12 +192,22 @@ pub fn pixel_shuffle(graph: &mut Graph, factor: usize, input: &str, name: &str) 
 
 /// Nearest-neighbour up-sampling, of any element type.
 pub fn upsample(graph: &mut Graph, factor: &[usize], input: &str, name: &str) {
-    let scales: Vec<f32> = [1, 1].iter().chain(factor).map(|&factor| factor as f32).collect();
-    let scales = graph.f32s(&format!("{name}/factors"), &[scales.len()], &scales);
     let attributes = vec![
         text("mode", "nearest"),
         text("coordinate_transformation_mode", "asymmetric"),
         text("nearest_mode", "floor"),
     ];
+    resize(graph, factor, input, attributes, name);
+}
+
+/// Linear up-sampling of reals.
+pub fn interpolate(graph: &mut Graph, factor: &[usize], input: &str, name: &str) {
+    let attributes = vec![text("mode", "linear"), text("coordinate_transformation_mode", "half_pixel")];
+    resize(graph, factor, input, attributes, name);
+}
+
+fn resize(graph: &mut Graph, factor: &[usize], input: &str, attributes: Vec<AttributeProto>, name: &str) {
+    let scales: Vec<f32> = [1, 1].iter().chain(factor).map(|&factor| factor as f32).collect();
+    let scales = graph.f32s(&format!("{name}/factors"), &[scales.len()], &scales);
     graph.node("Resize", name, &[input, "", &scales], attributes);
 }

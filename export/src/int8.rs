@@ -6,9 +6,9 @@
 //! * tract loads the file, folds the picked rows once `modality` is a constant, stays in int8 from end to end and pads with
 //!   the zero point. Its codes equal the rule's if the factors are made as `factors.rs` says, and otherwise not always.
 //! * tract runs QDQ convolutions in f32; hence `QLinearConv` for our own path.
-//! * The standard has no sum, leak or norm on codes. Spelled as `DequantizeLinear`, float operations and `QuantizeLinear`, they
-//!   are the contract's [`Sum`](contract::quant::Sum) and [`Table`](contract::quant::Table) in both engines, because no code
-//!   comes near a tie; ONNX Runtime fuses the sum to its `QLinearAdd` and the leak to its `QLinearLeakyRelu`.
+//! * The standard has no sum, leak, norm or linear up-sampling on codes. Spelled as `DequantizeLinear`, float operations and
+//!   `QuantizeLinear`, they are the contract's [`Sum`](contract::quant::Sum), [`Table`](contract::quant::Table) and
+//!   [`Interpolation`](contract::interpolate::Interpolation) in both engines, because no code comes near a tie; ONNX Runtime fuses the sum to its `QLinearAdd` and the leak to its `QLinearLeakyRelu`.
 
 use contract::{
     ModelSpec,
@@ -19,7 +19,7 @@ use tract_onnx::pb::{AttributeProto, ModelProto};
 
 use crate::{
     branch::{declare_modality, dims, row_f32, row_i32, spatial, value_name},
-    float::{max_pool, mirror, pad_channels, pixel_shuffle, upsample},
+    float::{interpolate, max_pool, mirror, pad_channels, pixel_shuffle, upsample},
     fold::Folded,
     onnx::{Element, Graph, float, int, ints},
     quantise::{Quantised, QuantisedConv},
@@ -97,8 +97,8 @@ impl<'a> Writer<'a> {
             layer.inputs.iter().map(|&value| value_name(&self.folded.spec, value).to_string()).collect();
         match &layer.op {
             Op::Conv(conv) => self.qlinear_conv(index, conv, &inputs[0], &name),
-            // The standard has neither on codes, but what it has means them; ONNX Runtime fuses the sum.
-            Op::Add { .. } | Op::Norm { .. } => self.reals(index),
+            // The standard has none of them on codes, but what it has means them; ONNX Runtime fuses the sum.
+            Op::Add { .. } | Op::Norm { .. } | Op::Interpolate { .. } => self.reals(index),
             Op::PadChannels { front, back } => {
                 let (axes, zero) = (self.dims_of(index).len(), self.scale_of(index + 1).1);
                 pad_channels(&mut self.graph, axes, [*front, *back], &inputs[0], Some(&zero), &name);
@@ -164,6 +164,9 @@ impl<'a> Writer<'a> {
                 self.graph.node("Add", &output, &[&inputs[0], &inputs[1]], vec![]);
             }
             Op::Norm { activation } => self.affine(index, *activation, &inputs[0], &output),
+            Op::Interpolate { factor } => {
+                interpolate(&mut self.graph, spatial(&self.folded.spec, factor), &inputs[0], &output);
+            }
             Op::PadChannels { front, back } => {
                 let axes = self.dims_of(index).len();
                 pad_channels(&mut self.graph, axes, [*front, *back], &inputs[0], None, &output);

@@ -30,6 +30,7 @@ pub mod recipe;
 pub mod report;
 pub mod samples;
 pub mod sums;
+pub mod ties;
 
 pub use checkpoint::Checkpoint;
 pub use error::ExportError;

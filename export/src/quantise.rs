@@ -127,7 +127,7 @@ fn check_supported(folded: &Folded) -> Result<(), ExportError> {
             }
             Op::PixelShuffle { .. } if net.spatial == Spatial::D3 => ("pixel shuffle in 3D", "up-sample and convolve"),
             Op::Conv(_) | Op::Add { .. } | Op::Norm { .. } => continue,
-            Op::MaxPool { .. } | Op::Upsample { .. } | Op::Concat => continue,
+            Op::MaxPool { .. } | Op::Upsample { .. } | Op::Interpolate { .. } | Op::Concat => continue,
             Op::PixelShuffle { .. } | Op::PadChannels { .. } => continue,
             Op::Deconv(_) => ("transposed convolution", "use up-sampling and a convolution"),
         };

@@ -161,6 +161,7 @@ fn kind(op: &Op) -> &'static str {
         Op::Concat => "concat",
         Op::MaxPool { .. } => "pool",
         Op::Upsample { .. } => "upsample",
+        Op::Interpolate { .. } => "interpolate",
         Op::PixelShuffle { .. } => "shuffle",
         Op::PadChannels { .. } => "pad",
     }

@@ -53,6 +53,7 @@ fn step(layer: &Layer, inputs: &[&Values<f64>], shape: Shape, tensors: &Tensors,
         Op::Concat => Values::concat(inputs),
         Op::MaxPool { size } => input.max_pool(*size),
         Op::Upsample { factor } => input.upsample(*factor),
+        Op::Interpolate { factor } => input.interpolate(*factor, |x| x, |x| x),
         Op::PixelShuffle { factor } => input.pixel_shuffle(*factor),
         Op::PadChannels { front, back } => input.pad_channels(*front, *back, 0.),
     }

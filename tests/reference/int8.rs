@@ -99,6 +99,7 @@ fn step(
         }
         Op::MaxPool { size } => Ok(moved(input.values.max_pool(*size))),
         Op::Upsample { factor } => Ok(moved(input.values.upsample(*factor))),
+        Op::Interpolate { factor } => interpolate(file, output, input, *factor, modality),
         Op::PixelShuffle { factor } => Ok(moved(input.values.pixel_shuffle(*factor))),
         Op::PadChannels { front, back } => Ok(moved(input.values.pad_channels(*front, *back, input.zero_point))),
         Op::Concat => {
@@ -165,6 +166,34 @@ fn norm(
         data.extend(codes.iter().map(|&code| table.code(code)));
     }
     Ok(Codes { values: Values::new(input.values.shape, data), scale: written.0, zero_point: written.1 })
+}
+
+/// What the file spells as `DequantizeLinear`, `Resize` and `QuantizeLinear`: in double precision, away from all ties.
+fn interpolate(
+    file: &ModelFile,
+    output: &str,
+    input: &Codes,
+    factor: [usize; 3],
+    modality: Modality,
+) -> Result<Codes, String> {
+    let (real, (scale, zero_point)) = input_and_scale(file, output, "QuantizeLinear", modality)?;
+    let [codes, _, factors] = operands(file, real, "Resize")?;
+    let found = constant(file, factors, modality)?.f32s();
+    let rest = factor.iter().skip(5 - found.len());
+    let expected: Vec<f32> = [1, 1].iter().chain(rest).map(|&factor| factor as f32).collect();
+    if found != expected {
+        return Err(format!("has factors {found:?}, expected {expected:?}"));
+    }
+    let (_, read) = input_and_scale(file, codes, "DequantizeLinear", modality)?;
+    same_scale(read, input)?;
+    // Weights are multiples of 1 / d; with a scale (d + 1) / d times the input's, no sum is near a tie.
+    let d: f64 = factor.iter().map(|&factor| if factor == 1 { 1. } else { 2. * factor as f64 }).product();
+    if (f64::from(scale) / f64::from(input.scale) * d / (d + 1.) - 1.).abs() > 1e-4 {
+        return Err(format!("codes of {scale:e} from {:e}, expected {} / {d} times as much", input.scale, d + 1.));
+    }
+    let code = |sum: f64| ((sum * d / (d + 1.)).round() + f64::from(zero_point)) as i8;
+    let values = input.values.interpolate(factor, |code| f64::from(code) - f64::from(input.zero_point), code);
+    Ok(Codes { values, scale, zero_point })
 }
 
 /// What the node of this operation reads.

@@ -81,6 +81,12 @@ pub enum Op {
         /// Repeats per axis.
         factor: [usize; 3],
     },
+    /// Linear up-sampling along each axis, bilinear in 2D and trilinear in 3D: half-pixel centres, ends repeated (PyTorch's
+    /// `align_corners=False`, ONNX `Resize` with `mode=linear` and `half_pixel`).
+    Interpolate {
+        /// Per axis, 1 to 8.
+        factor: [usize; 3],
+    },
     /// `[c * factor^2, h, w]` to `[c, h * factor, w * factor]`; channel `c * factor^2 + p * factor + q` goes to row `p`, column `q`
     /// of its block (the order of ONNX `DepthToSpace` CRD and of `torch.pixel_shuffle`).
     PixelShuffle {

@@ -9,6 +9,7 @@ use alloc::{
 use serde::{Deserialize, Serialize};
 
 use super::{Layer, Net, Op, Spatial};
+use crate::interpolate::MAX_FACTOR;
 
 /// Channels and `[depth, height, width]` of one value; depth is 1 in 2D.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +183,11 @@ fn transform(op: &Op, inputs: &[Shape]) -> Result<Shape, &'static str> {
             Ok(Shape { channels, size: core::array::from_fn(|axis| size[axis] / block[axis]) })
         }
         Op::Upsample { factor } => Ok(Shape { channels, size: scaled(*factor)? }),
+        Op::Interpolate { factor } => {
+            let fits = factor.iter().all(|factor| (1..=MAX_FACTOR).contains(factor));
+            need(fits, "factors of linear up-sampling lie between 1 and 8")?;
+            Ok(Shape { channels, size: scaled(*factor)? })
+        }
         Op::PixelShuffle { factor } => {
             need((1..=64).contains(factor), "the factor lies between 1 and 64")?;
             need(channels % (factor * factor) == 0, "the squared factor must divide the channels")?;
@@ -217,10 +223,20 @@ mod tests {
             ("e", vec![4, 4], Op::Concat),
             ("f", vec![5], Op::PadChannels { front: 1, back: 2 }),
             ("g", vec![6], Op::Norm { activation: Activation::None }),
+            ("h", vec![7], Op::Interpolate { factor: [1, 3, 2] }),
         ]);
         let shapes = net.shapes().unwrap();
-        let expected = [(4, 6, 9), (8, 3, 5), (2, 6, 10), (4, 2, 3), (4, 4, 6), (8, 4, 6), (11, 4, 6), (11, 4, 6)];
+        let expected =
+            [(4, 6, 9), (8, 3, 5), (2, 6, 10), (4, 2, 3), (4, 4, 6), (8, 4, 6), (11, 4, 6), (11, 4, 6), (11, 12, 12)];
         assert_eq!(shapes, expected.map(|(c, h, w)| Shape::plane(c, h, w)));
+    }
+
+    #[test]
+    fn interpolations_are_text_and_back() {
+        let op = Op::Interpolate { factor: [1, 2, 3] };
+        let text = serde_json::to_string(&op).unwrap();
+        assert_eq!(text, r#"{"interpolate":{"factor":[1,2,3]}}"#);
+        assert_eq!(serde_json::from_str::<Op>(&text).unwrap(), op);
     }
 
     #[test]
@@ -238,6 +254,9 @@ mod tests {
             (net(vec![("a", vec![0], Op::Upsample { factor: [1, 1 << 20, 1 << 20] })]), "2^31"),
             (net(vec![("a", vec![0], Op::Upsample { factor: [2, 1, 1] })]), "depth 1"),
             (net(vec![("a", vec![0], Op::Upsample { factor: [1, 0, 1] })]), "empty"),
+            (net(vec![("a", vec![0], Op::Interpolate { factor: [1, 0, 1] })]), "between 1 and 8"),
+            (net(vec![("a", vec![0], Op::Interpolate { factor: [1, 9, 1] })]), "between 1 and 8"),
+            (net(vec![("a", vec![0], Op::Interpolate { factor: [2, 1, 1] })]), "depth 1"),
         ];
         for (net, words) in cases {
             let message = net.shapes().unwrap_err().to_string();

@@ -374,7 +374,7 @@ fn pieces(
     let input = layer.inputs[0];
     let plain = parts[input].len() == 1 && lanes[input] == own(&network.shapes[input]);
     let sources: Vec<Vec<(usize, usize)>> = match &layer.op {
-        Op::MaxPool { .. } | Op::Upsample { .. } | Op::Norm { .. } => {
+        Op::MaxPool { .. } | Op::Upsample { .. } | Op::Interpolate { .. } | Op::Norm { .. } => {
             planes_of(input).into_iter().map(|source| vec![source]).collect()
         }
         Op::Add { .. } => {

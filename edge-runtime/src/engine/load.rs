@@ -4,7 +4,9 @@
 //! tract's to run. What is ours but holds impossible numbers is [`Refused::Invalid`]: nobody's.
 
 use contract::{
-    ModelSpec, names,
+    ModelSpec,
+    interpolate::Interpolation,
+    names,
     net::{Op, Shape},
     quant::Sum,
 };
@@ -38,6 +40,8 @@ pub enum Constants<'a> {
     Add(Vec<Sum>),
     /// Those of a norm of its own, one per modality of the spec.
     Norm(Vec<MapSpec>),
+    /// An interpolation's: the scales hold for all modalities.
+    Interpolate(Interpolation),
     /// None: codes only move.
     None,
 }
@@ -99,6 +103,9 @@ pub fn network<'a>(spec: &'a ModelSpec, graph: &'a GraphProto) -> Result<Network
                 }
                 Op::Norm { activation } => {
                     file.norm(&place, *activation).map(|(maps, made)| (Constants::Norm(maps), made))
+                }
+                Op::Interpolate { factor } => {
+                    file.interpolation(&place, *factor).map(|(rule, made)| (Constants::Interpolate(rule), made))
                 }
                 op => {
                     file.moves(&place, op)?;

@@ -12,8 +12,8 @@ use super::{
     step::{Planned, Program, Step},
 };
 use crate::kernels::{
-    Add, Arena, Blank, Conv, ConvSpec, Fill, Intake, Kernels, Labels, Lane, Map, Mirror, Move, PACK, Part, Pick,
-    Resize, Shuffle, View, Widen,
+    Add, Arena, Blank, Conv, ConvSpec, Fill, Intake, Interpolate, Kernels, Labels, Lane, Map, Mirror, Move, PACK, Part,
+    Pick, Resize, Shuffle, View, Widen,
 };
 
 /// What a plan costs, for people.
@@ -171,6 +171,10 @@ impl Build<'_> {
             (Op::Norm { .. }, Constants::Norm(specs)) => {
                 let lanes = &self.layout.lanes[index + 1][planes.start * PACK..planes.end * PACK];
                 Step::Map(Map::new(kernels, input(0), output, specs, lanes, words))
+            }
+            (Op::Interpolate { .. }, Constants::Interpolate(rule)) => {
+                let zero = self.network.zeros[index + 1];
+                Step::Interpolate(Interpolate::new(kernels, input(0), output, *rule, zero, words))
             }
             (Op::MaxPool { size }, _) => moved(Resize::MaxPool(*size)),
             (Op::Upsample { factor }, _) => moved(Resize::Repeat(*factor)),

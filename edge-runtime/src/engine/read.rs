@@ -2,6 +2,7 @@
 
 use contract::{
     Modality, ModelSpec,
+    interpolate::Interpolation,
     net::{Activation, Conv, Op, Padding, Shape, Spatial},
     quant::{self, Affine, Multiplier, Sum},
 };
@@ -192,6 +193,41 @@ impl<'a> File<'a> {
         Ok((maps.collect::<Result<_, _>>()?, (y, zero)))
     }
 
+    /// Linear up-sampling: `DequantizeLinear`, `Resize`, `QuantizeLinear`.
+    pub fn interpolation(&self, place: &Place<'a>, factor: [usize; 3]) -> Result<(Interpolation, Made), Reason> {
+        expect_op(place.node, "QuantizeLinear", 3, &[])?;
+        let resize = self.maker(&place.node.input[0])?;
+        expect_op(resize, "Resize", 3, &[])?;
+        let expected = [("mode", "linear"), ("coordinate_transformation_mode", "half_pixel")];
+        self.resized(resize, &factor[place.axes()], &expected)?;
+        self.dequantised(place, 0, &resize.input[0])?;
+        let (x, x_zero) = &place.made[0];
+        let (y, zero) = self.written(place, Activation::None)?;
+        if zero != *x_zero {
+            return foreign(format!("zero point {zero}, expected its input's {x_zero}"));
+        }
+        let mut rules = x.iter().zip(&y).map(|(&x, &y)| {
+            let refused =
+                || (true, format!("codes of {y:e} from {x:e}: engines could interpolate such codes differently"));
+            Interpolation::new(factor, place.shapes[0].size, x, y).ok_or_else(refused)
+        });
+        let first = rules.next().unwrap_or_else(|| foreign("no modality"))?;
+        rules.try_for_each(|rule| rule.map(drop))?;
+        Ok((first, (y, zero)))
+    }
+
+    /// A `Resize` by these factors of the image axes, with these texts.
+    fn resized(&self, node: &NodeProto, factor: &[usize], texts: &[(&str, &str)]) -> Result<(), Reason> {
+        let expected: Vec<(&str, Value)> = texts.iter().map(|&(name, text)| (name, text.into())).collect();
+        expect_attributes(node, &expected)?;
+        let scales: Vec<f32> = [1, 1].iter().chain(factor).map(|&factor| factor as f32).collect();
+        let found = self.constant(&node.input[2], DataType::Float, &[scales.len()])?;
+        match node.input[1].is_empty() && words(found).map(f32::from_le_bytes).eq(scales) {
+            true => Ok(()),
+            false => foreign("its factors are not the manifest's"),
+        }
+    }
+
     /// `real` is the input of that number, dequantised.
     fn dequantised(&self, place: &Place<'_>, input: usize, real: &str) -> Result<(), Reason> {
         let node = self.maker(real)?;
@@ -231,13 +267,7 @@ impl<'a> File<'a> {
                 expect_op(node, "Resize", 3, inputs)?;
                 let expected =
                     [("mode", "nearest"), ("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "floor")];
-                expect_attributes(node, &expected.map(|(name, text)| (name, text.into())))?;
-                let scales: Vec<f32> = [1, 1].iter().chain(&factor[axes]).map(|&factor| factor as f32).collect();
-                let found = self.constant(&node.input[2], DataType::Float, &[scales.len()])?;
-                match node.input[1].is_empty() && words(found).map(f32::from_le_bytes).eq(scales) {
-                    true => Ok(()),
-                    false => foreign("its factors are not the manifest's"),
-                }
+                self.resized(node, &factor[axes], &expected)
             }
             Op::PixelShuffle { factor } => {
                 expect_op(node, "DepthToSpace", 1, inputs)?;

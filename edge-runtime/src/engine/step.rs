@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::kernels::{
-    Add, Arena, Blank, Conv, Fill, Intake, LabelMap, Labels, Map, Meeting, Mirror, Move, PACK, Pick, Resize, Shuffle,
-    Team, Widen, share,
+    Add, Arena, Blank, Conv, Fill, Intake, Interpolate, LabelMap, Labels, Map, Meeting, Mirror, Move, PACK, Pick,
+    Resize, Shuffle, Team, Widen, share,
 };
 
 /// What a step does. Steps are proved to stay inside the arena when they are made.
@@ -26,6 +26,8 @@ pub enum Step {
     Map(Map),
     /// Pooling, up-sampling, copying.
     Move(Move),
+    /// Linear up-sampling.
+    Interpolate(Interpolate),
     /// Channels of zeros.
     Blank(Blank),
     /// Channels to pixels.
@@ -151,6 +153,7 @@ impl Planned {
                 Resize::Repeat([1, 1, 1]) => "copy".into(),
                 Resize::Repeat(_) => "repeat".into(),
             },
+            Step::Interpolate(_) => "interpolate".into(),
             Step::Blank(_) => "blank".into(),
             Step::Shuffle(_) => "shuffle".into(),
             Step::Pick(_) => "pick".into(),
@@ -168,6 +171,7 @@ impl Planned {
             Step::Add(step) => step.writes(),
             Step::Map(step) => step.writes(),
             Step::Move(step) => step.writes(),
+            Step::Interpolate(step) => step.writes(),
             Step::Blank(step) => step.writes(),
             Step::Shuffle(step) => step.writes(),
             Step::Pick(step) => step.writes(),
@@ -184,6 +188,7 @@ impl Planned {
             Step::Add(step) => step.bytes(),
             Step::Map(step) => step.bytes(),
             Step::Move(step) => step.bytes(),
+            Step::Interpolate(step) => step.bytes(),
             Step::Blank(step) => step.bytes(),
             Step::Shuffle(step) => step.bytes(),
             Step::Pick(step) => step.bytes(),
@@ -217,6 +222,7 @@ impl Planned {
             Step::Add(step) => step.run(arena, table, rows),
             Step::Map(step) => step.run(arena, table, rows),
             Step::Move(step) => step.run(arena, rows),
+            Step::Interpolate(step) => step.run(arena, rows),
             Step::Blank(step) => step.run(arena, rows),
             Step::Shuffle(step) => step.run(arena, rows),
             Step::Pick(step) => step.run(arena, rows),

@@ -5,7 +5,9 @@ use std::arch::x86_64::*;
 
 use contract::{Intake, IntensityError};
 
-use super::{ConvTile, Kernels, LANES, MAX_QUADS, MapTable, Moves, PACK, StepWeights, SumTable, Tile, generic};
+use super::{
+    ConvTile, Kernels, LANES, MAX_QUADS, MapTable, Moves, PACK, StepWeights, SumTable, Tile, generic, interpolate::Rows,
+};
 
 /// The table, if this CPU has the instructions.
 pub fn new() -> Option<Kernels> {
@@ -119,7 +121,7 @@ unsafe fn store(tile: &Tile, acc: [[__m256i; 2]; 4]) {
 /// Routines compiled for AVX2 and FMA, if this CPU has them.
 pub fn moves() -> Option<Moves> {
     let has = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    has.then_some(Moves { codes, max_2x2, max_blocks, repeat_2, argmax, sum, map, spread, widen })
+    has.then_some(Moves { codes, max_2x2, max_blocks, repeat_2, argmax, sum, map, interpolate, spread, widen })
 }
 
 #[target_feature(enable = "avx2")]
@@ -236,6 +238,11 @@ fn eight_pixels(codes: [__m256i; 4]) -> __m256i {
     // Packing leaves the words of both halves in turn.
     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order)
+}
+
+#[target_feature(enable = "avx2")]
+fn interpolate(rows: &Rows<'_>, flip: u8, out: &mut [u32]) {
+    generic::interpolate(rows, flip, out);
 }
 
 #[target_feature(enable = "avx2")]

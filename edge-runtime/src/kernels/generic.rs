@@ -5,6 +5,7 @@ use contract::{
     quant::{Multiplier, requantise, round_half_even},
 };
 
+pub(super) use super::interpolate::interpolate;
 use super::{ConvTile, Kernels, LANES, MAX_QUADS, MapTable, Moves, PACK, StepWeights, SumTable, Tile};
 
 /// The table.
@@ -65,7 +66,8 @@ unsafe fn conv<const V: usize, const Q: usize>(tile: &Tile) {
 }
 
 /// Moves without special instructions.
-pub const MOVES: Moves = Moves { codes: Intake::codes, max_2x2, max_blocks, repeat_2, argmax, sum, map, spread, widen };
+pub const MOVES: Moves =
+    Moves { codes: Intake::codes, max_2x2, max_blocks, repeat_2, argmax, sum, map, interpolate, spread, widen };
 
 /// Bytewise maximum of codes stored as `code ^ flip`.
 #[inline(always)]

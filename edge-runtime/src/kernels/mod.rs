@@ -15,6 +15,7 @@ mod avx512vnni;
 mod codewise;
 mod conv;
 mod generic;
+mod interpolate;
 mod labels;
 mod moves;
 #[cfg(target_arch = "aarch64")]
@@ -30,10 +31,12 @@ mod surroundings;
 mod team;
 
 use contract::IntensityError;
+use interpolate::Rows;
 
 pub use arena::{Arena, View, WORDS_PER_LINE};
 pub use codewise::{Add, Map, MapSpec, MapTable, SumTable};
 pub use conv::{Conv, ConvSpec, Part, Table};
+pub use interpolate::Interpolate;
 pub use labels::{LabelMap, Labels};
 pub use moves::{Intake, Lane, Move, Pick, Resize, Shuffle, Widen, share};
 pub use peak::PeakTile;
@@ -138,6 +141,8 @@ pub struct Moves {
     pub sum: unsafe fn(a: &[u32], table: SumTable, flip: u8, out: &mut [u32]),
     /// Per byte, what a [`MapTable`] says, rounded and saturated.
     pub map: unsafe fn(table: &MapTable, flip: u8, out: &mut [u32]),
+    /// One output row of linear up-sampling.
+    pub interpolate: unsafe fn(rows: &Rows<'_>, flip: u8, out: &mut [u32]),
     /// Codes into channel `lane` of words. Lane 0 also puts code 0 into the other three, so it comes first.
     pub spread: unsafe fn(codes: &[i8], lane: usize, flip: u8, out: &mut [u32]),
     /// The four bytes of each word as 16-bit numbers.
