@@ -44,7 +44,7 @@ impl Interpolation {
     pub fn new(factor: [usize; 3], size: [usize; 3], x_scale: f32, y_scale: f32) -> Option<Self> {
         let scales = [x_scale, y_scale];
         let known = factor.iter().all(|factor| (1..=MAX_FACTOR).contains(factor));
-        if !known || !scales.iter().all(|scale| scale.is_normal() && *scale > 0.) {
+        if !known || factor == [1; 3] || !scales.iter().all(|scale| scale.is_normal() && *scale > 0.) {
             return None;
         }
         let d = product(factor);
@@ -191,6 +191,7 @@ mod tests {
         assert_eq!(new([8; 3], [4; 3]), None, "reals are too coarse");
         assert_eq!(new([1, 9, 1], [1, 4, 4]), None);
         assert_eq!(new([1, 0, 1], [1, 4, 4]), None);
+        assert_eq!(new([1; 3], [1, 4, 4]), None, "halves are ties");
         for y in [0.1, 0.2, 0., f32::NAN, -0.125] {
             assert_eq!(Interpolation::new([1, 1, 2], [1, 1, 4], 0.1, y), None, "{y}");
         }

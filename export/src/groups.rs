@@ -10,10 +10,10 @@ use contract::net::{Activation, Conv, Layer, Op};
 use crate::{
     ExportError,
     calibrate::Range,
-    factors::{Neighbours, settle_scale},
+    factors::Neighbours,
     fold::Folded,
     sums::{self, Tied},
-    ties::{self, Tie},
+    ties,
 };
 
 /// A scale that only convolutions meet moves by at most this many units in the last place (0.8 %).

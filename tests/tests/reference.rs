@@ -7,14 +7,25 @@ fn image(net: &Net) -> Vec<f32> {
     (0..net.input.elements()).map(|i| ((i * 37 + i / 11) % 255) as f32 / 64. - 2.).collect()
 }
 
-fn families() -> [Net; 5] {
+fn families() -> [Net; 6] {
     [
         Net::compact(3, 5, 4, 16, 32),
         Net::compact_dilated(3, 5, 4, 16, 24),
         Net::compact3d(5, 4, 8, 16, 24),
         Net::dilated2d(5, 16, 24),
         Net::unet3d(5, 8, 16, 24),
+        interpolated(Net::compact(1, 5, 4, 16, 16)),
     ]
+}
+
+/// The same network with linear up-sampling.
+fn interpolated(mut net: Net) -> Net {
+    for layer in &mut net.layers {
+        if let Op::Upsample { factor } = layer.op {
+            layer.op = Op::Interpolate { factor };
+        }
+    }
+    net
 }
 
 #[test]
@@ -30,7 +41,18 @@ fn every_operation_of_the_contract_is_walked() {
             net.layers.iter().map(|layer| format!("{:?}", layer.op).split([' ', '(']).next().unwrap().to_string()),
         );
     }
-    let all = ["Add", "Concat", "Conv", "Deconv", "MaxPool", "Norm", "PadChannels", "PixelShuffle", "Upsample"];
+    let all = [
+        "Add",
+        "Concat",
+        "Conv",
+        "Deconv",
+        "Interpolate",
+        "MaxPool",
+        "Norm",
+        "PadChannels",
+        "PixelShuffle",
+        "Upsample",
+    ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
 }
 

@@ -84,7 +84,7 @@ pub enum Op {
     /// Linear up-sampling along each axis, bilinear in 2D and trilinear in 3D: half-pixel centres, ends repeated (PyTorch's
     /// `align_corners=False`, ONNX `Resize` with `mode=linear` and `half_pixel`).
     Interpolate {
-        /// Per axis, 1 to 8.
+        /// Per axis, 1 to 8, not all 1.
         factor: [usize; 3],
     },
     /// `[c * factor^2, h, w]` to `[c, h * factor, w * factor]`; channel `c * factor^2 + p * factor + q` goes to row `p`, column `q`

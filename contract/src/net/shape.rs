@@ -186,6 +186,7 @@ fn transform(op: &Op, inputs: &[Shape]) -> Result<Shape, &'static str> {
         Op::Interpolate { factor } => {
             let fits = factor.iter().all(|factor| (1..=MAX_FACTOR).contains(factor));
             need(fits, "factors of linear up-sampling lie between 1 and 8")?;
+            need(*factor != [1; 3], "linear up-sampling by 1 would do nothing")?;
             Ok(Shape { channels, size: scaled(*factor)? })
         }
         Op::PixelShuffle { factor } => {
@@ -256,6 +257,7 @@ mod tests {
             (net(vec![("a", vec![0], Op::Upsample { factor: [1, 0, 1] })]), "empty"),
             (net(vec![("a", vec![0], Op::Interpolate { factor: [1, 0, 1] })]), "between 1 and 8"),
             (net(vec![("a", vec![0], Op::Interpolate { factor: [1, 9, 1] })]), "between 1 and 8"),
+            (net(vec![("a", vec![0], Op::Interpolate { factor: [1, 1, 1] })]), "do nothing"),
             (net(vec![("a", vec![0], Op::Interpolate { factor: [2, 1, 1] })]), "depth 1"),
         ];
         for (net, words) in cases {

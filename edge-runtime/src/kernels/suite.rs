@@ -2,13 +2,16 @@
 
 use contract::{
     Grid, Intake, Intensity, Modality, Plane,
+    interpolate::{Interpolation, weights},
     net::Activation,
     quant::{self, Affine, Multiplier, Sum, requantise},
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{ConvTile, Kernels, LANES, MAX_VECTORS, MapSpec, PACK, StepWeights, SumTable, Tile};
+use super::{
+    Arena, ConvTile, Interpolate, Kernels, LANES, MAX_VECTORS, MapSpec, PACK, StepWeights, SumTable, Tile, View,
+};
 
 /// A random convolution over one tile, in codes.
 struct Case {
@@ -274,6 +277,61 @@ fn maps_of_every_table_equal_the_contracts() {
             }
         }
         compared += 1;
+    }
+}
+
+/// Rows of every table against the contract's rule, written out per pixel: every length, four source rows or fewer.
+#[test]
+fn interpolated_rows_of_every_table_equal_the_contracts() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for (width, factor) in
+        (1..70).chain([128, 131, 200]).zip([[1, 2, 2], [2, 2, 2], [1, 3, 3], [1, 1, 4], [1, 8, 1]].into_iter().cycle())
+    {
+        let (zero, size) = (*[-128, 0, 7].get(rng.random_range(0..3)).unwrap(), [2, 3, width]);
+        let rule = Interpolation::new(factor, size, 0.1, Interpolation::scale(factor, 0.1)).unwrap();
+        let view = |origin: usize, size: [usize; 3]| {
+            let (row, slab) = (size[2] + 1, size[1] * (size[2] + 1));
+            View { origin, planes: 2, size, row, slab, plane: size[0] * slab }
+        };
+        let input = view(0, size);
+        let output = view(input.span().end, [0, 1, 2].map(|axis| size[axis] * factor[axis]));
+        let words = output.span().end;
+        let codes: Vec<u32> =
+            (0..words).map(|_| if rng.random_bool(0.3) { 0x7f80_7f80 } else { rng.random() }).collect();
+        for kernels in Kernels::available() {
+            let flip = u32::from_le_bytes([kernels.flip; PACK]);
+            let bytes: Vec<u8> = codes.iter().flat_map(|word| (word ^ flip).to_ne_bytes()).collect();
+            let arena = Arena::of_bytes(&bytes);
+            let step = Interpolate::new(kernels, input, output, rule, zero, words);
+            step.run(&arena, 0..1);
+            step.run(&arena, 1..output.rows());
+            // SAFETY: nobody writes any more.
+            let found = unsafe { arena.words_at(0, words) };
+            for (plane, row, x) in (0..2).flat_map(|plane| {
+                (0..output.rows()).flat_map(move |row| (0..output.size[2]).map(move |x| (plane, row, x)))
+            }) {
+                let at = [row / output.size[1], row % output.size[1], x];
+                for lane in 0..PACK {
+                    let mut sum = 0;
+                    for side in 0..27 {
+                        let sides = [side / 9, side / 3 % 3, side % 3];
+                        let weight: i32 =
+                            (0..3).map(|axis| weights(factor[axis], at[axis] % factor[axis])[sides[axis]]).product();
+                        let [z, y, x] =
+                            [0, 1, 2].map(|axis| (at[axis] / factor[axis] + sides[axis]).clamp(1, size[axis]) - 1);
+                        let word = codes[input.row_at(plane, z * size[1] + y) + x];
+                        sum += weight * (i32::from(word.to_le_bytes()[lane] as i8) + 128);
+                    }
+                    let code = ((found[output.row_at(plane, row) + x] ^ flip).to_le_bytes()[lane]) as i8;
+                    assert_eq!(code, rule.code(sum, zero), "{kernels:?} {factor:?} width {width} at {at:?}");
+                }
+            }
+            // What stands behind each row is nobody's.
+            assert!((0..output.rows() - 1).all(|row| {
+                let gap = output.row_at(0, row) + output.size[2];
+                found[gap] ^ flip == codes[gap]
+            }));
+        }
     }
 }
 

@@ -89,6 +89,8 @@ pub static INT8: LazyLock<Vec<Exported>> = LazyLock::new(|| {
         Exported::new(volume(), both, 25),
         Exported::new(pre_activated(), both, 26),
         Exported::new(narrowed(Net::dilated2d(5, 16, 24), 8), both, 27),
+        Exported::new(interpolated(), both, 28),
+        Exported::new(interpolated_volume(), both, 29),
         Exported::new(Net::compact(1, 5, 16, 128, 128), both, 6),
     ]
 });
@@ -103,6 +105,8 @@ pub static FLOAT: LazyLock<Vec<Exported>> = LazyLock::new(|| {
         Exported::float(Net::unet3d(5, 8, 16, 24), both, 14),
         Exported::float(sums(), both, 15),
         Exported::float(Net::compact3d(5, 4, 8, 16, 24), both, 16),
+        Exported::float(interpolated(), both, 17),
+        Exported::float(interpolated_volume(), both, 18),
     ]
 });
 
@@ -171,6 +175,51 @@ fn volume() -> Net {
         layer("head", &[8], Op::Conv(Conv { bias: true, kernel: [3, 3, 1], ..plain(4, 3) })),
     ];
     Net { name: "volume".into(), spatial: Spatial::D3, input: Shape { channels: 2, size: [4, 6, 9] }, layers }
+}
+
+/// Linear up-sampling of pooled, leaked and joined values and of other up-samplings, joined, summed and as the last layer.
+fn interpolated() -> Net {
+    let by = |factor| Op::Interpolate { factor };
+    let layers = vec![
+        layer("stem", &[0], Op::Conv(Conv::plane(6, 3))),
+        layer("down", &[1], Op::Conv(Conv { stride: [1, 2, 2], ..Conv::plane(10, 3) })),
+        layer("up", &[2], by([1, 2, 2])),
+        layer("join", &[1, 3], Op::Concat),
+        layer("mix", &[4], Op::Conv(Conv { activation: Activation::LeakyRelu(0.2), ..Conv::plane(9, 3) })),
+        layer("pool", &[5], Op::MaxPool { size: [1, 2, 3] }),
+        layer("up2", &[6], by([1, 1, 3])),
+        layer("up3", &[7], by([1, 2, 1])),
+        layer("branch", &[8], Op::Conv(plain(9, 3))),
+        layer("sum", &[8, 9], Op::Add { activation: Activation::None }),
+        layer("pool2", &[10], Op::MaxPool { size: [1, 4, 8] }),
+        layer("pre", &[11], Op::Norm { activation: Activation::Relu }),
+        layer("wide", &[12], by([1, 4, 1])),
+        layer("head", &[13], Op::Conv(Conv { bias: true, ..plain(4, 3) })),
+        layer("last", &[14], by([1, 1, 8])),
+    ];
+    Net { name: "interpolated".into(), spatial: Spatial::D2, input: Shape::plane(3, 20, 48), layers }
+}
+
+/// Linear up-sampling along all axes and along the depth alone.
+fn interpolated_volume() -> Net {
+    let unit = Conv { kernel: [3; 3], ..Conv::plane(5, 3) };
+    let layers = vec![
+        layer("stem", &[0], Op::Conv(unit.clone())),
+        layer("pool", &[1], Op::MaxPool { size: [2; 3] }),
+        layer("a", &[2], Op::Conv(unit.clone())),
+        layer("up", &[3], Op::Interpolate { factor: [2; 3] }),
+        layer("join", &[4, 1], Op::Concat),
+        layer("b", &[5], Op::Conv(Conv { stride: [2, 3, 1], ..unit })),
+        layer("flat", &[6], Op::Interpolate { factor: [1, 3, 1] }),
+        layer("deep", &[7], Op::Interpolate { factor: [2, 1, 1] }),
+        layer("head", &[8], Op::Conv(Conv { bias: true, kernel: [1, 3, 3], ..plain(4, 3) })),
+    ];
+    Net {
+        name: "interpolated volume".into(),
+        spatial: Spatial::D3,
+        input: Shape { channels: 2, size: [4, 6, 10] },
+        layers,
+    }
 }
 
 /// The same layers with all hidden widths divided, so that nested loops stay short.

@@ -105,7 +105,7 @@ impl Random {
 
     fn grow(&mut self) {
         let last = self.shapes.len() - 1;
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..11) {
             0 | 1 => self.conv(last, [1; 3], Activation::Relu),
             6 => self.conv(last, [1; 3], Activation::LeakyRelu(0.2)),
             7 => {
@@ -139,6 +139,23 @@ impl Random {
                 }
                 self.conv(last + 1, [1; 3], Activation::Relu);
                 self.push(&[last + 2], Op::Upsample { factor: block }, true);
+            }
+            10 => {
+                // Down, and up again between the pixels; sometimes joined with what was there before.
+                let block = self.block(last);
+                if block == [1; 3] {
+                    return self.conv(last, [1; 3], Activation::Relu);
+                }
+                match self.rng.random_bool(0.5) {
+                    true => self.push(&[last], Op::MaxPool { size: block }, self.rectified[last]),
+                    false => self.conv(last, block, Activation::Relu),
+                }
+                let activation = if self.rectified[last] { Activation::Relu } else { self.any_activation() };
+                self.conv(last + 1, [1; 3], activation);
+                self.push(&[last + 2], Op::Interpolate { factor: block }, activation == Activation::Relu);
+                if self.rectified[last] && self.rng.random_bool(0.5) {
+                    self.push(&[last, last + 3], Op::Concat, true);
+                }
             }
             4 => {
                 // Two convolutions of one value, joined with it in some order.
@@ -194,16 +211,17 @@ fn check(exported: &Exported) {
 
 #[test]
 fn random_networks_have_the_bits_of_the_reference() {
-    let mut seen = [0; 9];
+    let mut seen = [0; 10];
     for seed in 0..100 {
         let net = Random::net(seed);
         let count = |kind: fn(&Op) -> bool| net.layers.iter().filter(|layer| kind(&layer.op)).count();
-        let kinds: [fn(&Op) -> bool; 8] = [
+        let kinds: [fn(&Op) -> bool; 9] = [
             |op| matches!(op, Op::Concat),
             |op| matches!(op, Op::Add { .. }),
             |op| matches!(op, Op::Norm { .. }),
             |op| matches!(op, Op::PixelShuffle { .. }),
             |op| matches!(op, Op::PadChannels { .. }),
+            |op| matches!(op, Op::Interpolate { .. }),
             |op| matches!(op, Op::Conv(conv) if conv.stride != [1; 3]),
             |op| matches!(op, Op::Conv(conv) if conv.padding == Padding::Symmetric),
             |op| matches!(op, Op::Conv(conv) if matches!(conv.activation, Activation::LeakyRelu(_))),
@@ -211,7 +229,7 @@ fn random_networks_have_the_bits_of_the_reference() {
         for (seen, kind) in seen.iter_mut().zip(kinds) {
             *seen += count(kind);
         }
-        seen[8] += usize::from(net.spatial == Spatial::D3);
+        seen[9] += usize::from(net.spatial == Spatial::D3);
         check(&Exported::new(net, &Modality::ALL, 1000 + seed));
     }
     assert!(seen.iter().all(|&count| count >= 5), "of every kind a few: {seen:?}");
