@@ -47,6 +47,7 @@ impl Network {
                 Op::Concat => Tensor::cat(&inputs, 1),
                 Op::MaxPool { size } => pool(x, &axes(spatial, *size)),
                 Op::Upsample { .. } => upsample(x, &axes(spatial, self.shapes[index + 1].size)),
+                Op::Interpolate { .. } => interpolate(x, &axes(spatial, self.shapes[index + 1].size)),
                 Op::PixelShuffle { factor } => shuffle(x, *factor as i64),
                 Op::PadChannels { front, back } => pad_channels(x, *front as i64, *back as i64),
             };
@@ -133,6 +134,14 @@ fn upsample(x: &Tensor, size: &[i64]) -> Tensor {
     match size.len() {
         2 => x.upsample_nearest2d(size, None, None),
         _ => x.upsample_nearest3d(size, None, None, None),
+    }
+}
+
+/// Linear, half-pixel centres.
+fn interpolate(x: &Tensor, size: &[i64]) -> Tensor {
+    match size.len() {
+        2 => x.upsample_bilinear2d(size, false, None, None),
+        _ => x.upsample_trilinear3d(size, false, None, None, None),
     }
 }
 

@@ -212,6 +212,30 @@ fn symmetric_padding_repeats_the_edge() {
     }
 }
 
+/// Half-pixel centres, ends repeated: a quarter from one neighbour where rows double, a third where columns triple.
+#[test]
+fn linear_up_sampling_weighs_neighbours() {
+    let image = noise(&[1, 2, 2, 3]);
+    let found = apply(Op::Interpolate { factor: [1, 2, 3] }, &image, &[]);
+    assert_eq!(found.size(), [1, 2, 4, 9]);
+    let split = |at: i64, factor: i64, n: i64| {
+        let position = (at as f64 + 0.5) / factor as f64 - 0.5;
+        let below = position.floor();
+        let end = |end: f64| (end as i64).clamp(0, n - 1);
+        [(end(below), 1. - position + below), (end(below + 1.), position - below)]
+    };
+    for (channel, row, column) in (0..72).map(|i| (i / 36, i / 9 % 4, i % 9)) {
+        let mut expected = 0.;
+        for (y, row_share) in split(row, 2, 2) {
+            for (x, column_share) in split(column, 3, 3) {
+                expected += row_share * column_share * image.double_value(&[0, channel, y, x]);
+            }
+        }
+        let apart = (found.double_value(&[0, channel, row, column]) - expected).abs();
+        assert!(apart < 1e-5, "{channel} {row} {column}: {apart}");
+    }
+}
+
 #[test]
 fn small_operations_move_values_where_they_should() {
     let image = noise(&[1, 4, 2, 2]);

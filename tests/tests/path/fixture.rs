@@ -200,6 +200,24 @@ fn interpolated() -> Net {
     Net { name: "interpolated".into(), spatial: Spatial::D2, input: Shape::plane(3, 20, 48), layers }
 }
 
+/// Twice down by a pool and up again by linear up-sampling of the same factor, before a convolution and before a join.
+pub fn interpolated_by(factor: [usize; 3]) -> Net {
+    let (spatial, depth) = if factor[0] == 1 { (Spatial::D2, 1) } else { (Spatial::D3, 2) };
+    let size = [depth * factor[0], 5 * factor[1], 6 * factor[2]];
+    let layers = vec![
+        layer("pool", &[0], Op::MaxPool { size: factor }),
+        layer("a", &[1], Op::Conv(Conv::plane(5, 3))),
+        layer("up", &[2], Op::Interpolate { factor }),
+        layer("mix", &[3], Op::Conv(plain(6, 3))),
+        layer("pool2", &[4], Op::MaxPool { size: factor }),
+        layer("b", &[5], Op::Conv(plain(7, 1))),
+        layer("up2", &[6], Op::Interpolate { factor }),
+        layer("join", &[7, 4], Op::Concat),
+        layer("head", &[8], Op::Conv(Conv { bias: true, ..plain(4, 1) })),
+    ];
+    Net { name: format!("interpolated by {factor:?}"), spatial, input: Shape { channels: 2, size }, layers }
+}
+
 /// Linear up-sampling along all axes and along the depth alone.
 fn interpolated_volume() -> Net {
     let unit = Conv { kernel: [3; 3], ..Conv::plane(5, 3) };

@@ -1,5 +1,7 @@
 //! Codes are compared bit for bit: there is one rounding rule, so there is one answer.
 
+use std::sync::LazyLock;
+
 use contract::Modality;
 use edge_runtime::{
     Engine, Logits, Model,
@@ -11,7 +13,7 @@ use tests::{
 };
 
 use crate::{
-    fixture::{Exported, INT8, reals},
+    fixture::{self, Exported, INT8, reals},
     onnx_runtime::{self, Job},
 };
 
@@ -25,10 +27,22 @@ fn int8_file(exported: &Exported) -> ModelFile {
     ModelFile::read(exported.int8.as_ref().unwrap())
 }
 
+/// Factors that are exact in f32 and factors that are not, in 2D and 3D.
+static INTERPOLATED: LazyLock<Vec<Exported>> = LazyLock::new(|| {
+    let factors = [[1, 2, 2], [1, 3, 3], [1, 2, 3], [1, 8, 4], [1, 5, 1], [1, 7, 7], [2, 2, 2], [3, 3, 3], [2, 3, 1]];
+    let exported = |(seed, factor)| Exported::new(fixture::interpolated_by(factor), &Modality::ALL, seed);
+    (40..).zip(factors).map(exported).collect()
+});
+
+/// Every int8 network of these tests.
+fn networks() -> impl Iterator<Item = &'static Exported> {
+    INT8.iter().chain(INTERPOLATED.iter())
+}
+
 /// tract by name: the planned engine would take most of these files, and `planned.rs` tests it with every table.
 #[test]
 fn tract_equals_the_reference_in_every_code() {
-    for exported in INT8.iter() {
+    for exported in networks() {
         let (file, name) = (int8_file(exported), &exported.spec.net.name);
         let model = Model::load(exported.int8.as_ref().unwrap()).unwrap();
         let mut engine = Engine::with(&model, &Options { choice: Choice::Tract, ..Options::default() }).unwrap();
@@ -49,7 +63,7 @@ fn tract_equals_the_reference_in_every_code() {
 fn onnx_runtime_equals_the_reference_in_every_code() {
     let folder = tempfile::tempdir().unwrap();
     let (mut jobs, mut expected) = (vec![], vec![]);
-    for exported in INT8.iter() {
+    for exported in networks() {
         let file = int8_file(exported);
         for modality in Modality::ALL {
             let codes = exported.image(modality, 0);
