@@ -124,7 +124,8 @@ mod tests {
                 for y_scale in [y_scale, y_scale.next_up(), y_scale.next_down()] {
                     let rule = Interpolation::new(factor, [12; 3], x_scale, y_scale).unwrap();
                     for _ in 0..500 {
-                        let pick = |code: u32| if code % 3 == 0 { 255 * (code / 3 % 2) } else { code / 3 % 256 };
+                        let pick =
+                            |code: u32| if code.is_multiple_of(3) { 255 * (code / 3 % 2) } else { code / 3 % 256 };
                         let codes: Vec<i32> = (0..8).map(|_| pick(next()) as i32 - 128).collect();
                         let pairs: [[i32; 2]; 3] = core::array::from_fn(|axis| {
                             let [left, middle, right] = weights(factor[axis], next() as usize % factor[axis]);

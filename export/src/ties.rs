@@ -118,3 +118,48 @@ pub fn settle(
         from = found.next_up();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    fn tie(from: usize, to: usize) -> Tie {
+        Tie { layer: 0, from, to, factor: [1, 2, 2], size: [1, 40, 40] }
+    }
+
+    /// A chain of two, between two convolutions, settled from its start, its middle and its end.
+    #[test]
+    fn settled_ties_hold_and_cover_their_ranges() {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let ties = [tie(0, 1), tie(1, 2)];
+        for round in 0..60 {
+            let mut wanted: Vec<f32> = (0..3).map(|_| rng.random_range(0.01f32..0.1)).collect();
+            let least = wanted.clone();
+            widen(&ties, &mut wanted);
+            let image = rng.random_range(0.001f32..0.1);
+            let last = settle_scale(rng.random_range(0.001f32..0.1), &Neighbours::default(), 1 << 16).unwrap();
+            let meet = |group: usize, _: &[(usize, f32)]| Neighbours {
+                inputs: if group == 0 { vec![image] } else { vec![] },
+                outputs: if group == 2 { vec![last] } else { vec![] },
+            };
+            let first = round % 3;
+            let settled = settle(&ties, first, wanted[first], 1 << 16, &[], meet).unwrap();
+            assert_eq!(settled.len(), 3);
+            assert!(ties.iter().all(|tie| tie.holds(&settled)));
+            for (group, scale) in settled {
+                // To a few units in the last place.
+                assert!(scale > least[group] * (1. - 1e-6), "{group}: {scale} does not cover {}", least[group]);
+            }
+        }
+    }
+
+    #[test]
+    fn ties_that_contradict_do_not_hold() {
+        let settled = [(0, 0.1), (1, 0.1)];
+        assert!(!tie(0, 1).holds(&settled));
+        assert!(!tie(0, 0).holds(&settled));
+        assert!(!tie(0, 2).holds(&settled));
+    }
+}
