@@ -6,9 +6,10 @@
 use contract::net::{Conv as ConvLayer, Op};
 
 use super::{
-    layout::{Geometry, Layout, Piece, Task},
+    layout::{Layout, Task},
     load::{Constants, Network},
     plan,
+    planes::{Geometry, Piece},
     step::{Planned, Program, Step},
 };
 use crate::kernels::{

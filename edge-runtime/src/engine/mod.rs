@@ -7,6 +7,7 @@ mod layout;
 mod load;
 mod lower;
 mod plan;
+mod planes;
 mod planned;
 mod read;
 mod step;
