@@ -45,7 +45,7 @@ struct OnnxArgs {
     /// The int8 file. The f32 file goes beside it: model.onnx, model.f32.onnx.
     #[arg(long, value_name = "FILE", default_value = "model.onnx")]
     out: PathBuf,
-    /// Spelling of int8. qdq is for other toolchains and needs --specialise.
+    /// Spelling of int8. qdq is for other toolchains (the only one that OpenVINO 2026.4 reads) and needs --specialise.
     #[arg(long, value_enum, default_value_t = Format::Qoperator)]
     format: Format,
     /// Also write the report (what `gantry-export report --json` prints) as JSON.
