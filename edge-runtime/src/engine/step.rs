@@ -106,7 +106,7 @@ impl Program {
         head.is_some_and(|head| matches!(head.step, Step::Conv(_)) && head.rows == self.labels.rows())
     }
 
-    /// Runs the first of two numbers of as many parts as the second of steps that are done together, and of their labels.
+    /// Runs steps that are done together, and the labels of their rows if asked for: part `parts[0]` of `parts[1]`.
     pub fn run_group(
         &self,
         group: &[Planned],

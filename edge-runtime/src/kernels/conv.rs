@@ -1,4 +1,9 @@
 //! A convolution of planes: geometry and packed weights, proved to stay inside the arena when made, run tile by tile.
+//!
+//! Direct for every shape: an offset costs what a pointer into a column matrix would, and nothing is copied. 3x3 layers of 16
+//! channels and more reach about 80 to 90 % of the speed of a tile in the first cache (`inspect --profile`), so other forms
+//! (im2col, implicit GEMM) could win little there; they were not measured. What falls short are eight-channel layers, 1x1
+//! layers at full size and strides, for reasons that those forms share: half-filled vectors, stores, gathered pixels.
 
 use super::{Arena, ConvTile, Kernels, LANES, MAX_QUADS, MAX_VECTORS, PACK, StepWeights, Tile, View};
 
