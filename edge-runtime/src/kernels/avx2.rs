@@ -23,7 +23,7 @@ pub fn new() -> Option<Kernels> {
         quads: [1, 0, 0],
         conv: [one, [None; MAX_QUADS], [None; MAX_QUADS]],
         triples: [None; MAX_QUADS],
-        strided: conv_strided,
+        strided: [Some(conv_strided), None, None, None, None, None, None],
         moves: moves()?,
     })
 }

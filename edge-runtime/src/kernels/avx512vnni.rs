@@ -45,7 +45,15 @@ pub fn new() -> Option<Kernels> {
             Some(triples::<6>),
             None,
         ],
-        strided,
+        strided: [
+            Some(strided::<1>),
+            Some(strided::<2>),
+            Some(strided::<3>),
+            Some(strided::<4>),
+            Some(strided::<5>),
+            Some(strided::<6>),
+            None,
+        ],
         moves,
     })
 }
@@ -105,21 +113,26 @@ unsafe fn triples<const Q: usize>(tile: &Tile) {
     }
 }
 
-/// Any stride, four pixels of one vector.
+/// Any stride, one vector.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn strided(tile: &Tile) {
+unsafe fn strided<const Q: usize>(tile: &Tile) {
     // SAFETY: the caller's promise about the tile.
     unsafe {
-        let mut acc = [[_mm512_loadu_si512(tile.bias.cast())]; 4];
+        let mut acc = [[[_mm512_loadu_si512(tile.bias.cast())]; 4]; Q];
         for step in 0..tile.steps {
             let word = tile.input.cast::<i32>().add(*tile.offsets.add(step) as usize);
             let w = _mm512_loadu_si512(tile.weights.add(step * 64).cast());
-            for (pixel, acc) in acc.iter_mut().enumerate() {
-                let x = _mm512_set1_epi32(word.add(pixel * tile.stride).read_unaligned());
-                acc[0] = _mm512_dpbusd_epi32(acc[0], x, w);
+            for (q, quad) in acc.iter_mut().enumerate() {
+                let word = word.add(4 * q * tile.stride);
+                for (pixel, acc) in quad.iter_mut().enumerate() {
+                    let x = _mm512_set1_epi32(word.add(pixel * tile.stride).read_unaligned());
+                    acc[0] = _mm512_dpbusd_epi32(acc[0], x, w);
+                }
             }
         }
-        store(tile, 0, acc);
+        for (q, quad) in acc.iter().enumerate() {
+            store(tile, 4 * q, *quad);
+        }
     }
 }
 

@@ -1,9 +1,8 @@
 //! A convolution of planes: geometry and packed weights, proved to stay inside the arena when made, run tile by tile.
 //!
-//! Direct for every shape: an offset costs what a pointer into a column matrix would, and nothing is copied. 3x3 layers of 16
-//! channels and more reach about 80 to 90 % of the speed of a tile in the first cache (`inspect --profile`), so other forms
-//! (im2col, implicit GEMM) could win little there; they were not measured. What falls short are eight-channel layers, 1x1
-//! layers at full size and strides, for reasons that those forms share: half-filled vectors, stores, gathered pixels.
+//! Direct for every shape, because measured so: with the same kernels, an implicit GEMM takes 1.1 to 1.9 times and im2col 1.2
+//! to 3.5 times as long (`cargo bench -p benches --bench forms`, 14 shapes; `benches/runs/2026-11-23-forms-xeon-207`). An
+//! offset costs what a pointer into gathered taps would, and the gathering comes on top.
 
 use super::{Arena, ConvTile, Kernels, LANES, MAX_QUADS, MAX_VECTORS, PACK, StepWeights, Tile, View};
 
@@ -119,9 +118,9 @@ impl Conv {
             let take = block_vectors(&kernels, vectors - first, spec.stride);
             let start = weights.len();
             pack(&kernels, spec, &taps, first..first + take, &mut weights);
-            let most = if spec.stride[2] == 1 { kernels.quads[take - 1] } else { 1 };
+            let most = if spec.stride[2] == 1 { kernels.quads[take - 1] } else { kernels.strided_quads() };
             let routine = |quads| match kernels.triples(take, quads).filter(|_| in_threes) {
-                _ if spec.stride[2] != 1 => kernels.strided,
+                _ if spec.stride[2] != 1 => kernels.strided(quads),
                 Some(routine) => routine,
                 None => kernels.conv(take, quads),
             };

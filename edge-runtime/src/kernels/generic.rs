@@ -23,7 +23,7 @@ pub fn new() -> Kernels {
         quads: [4, 0, 0],
         conv: [one, [None; MAX_QUADS], [None; MAX_QUADS]],
         triples: [None; MAX_QUADS],
-        strided: conv::<1, 1>,
+        strided: one,
         moves: MOVES,
     }
 }

@@ -114,8 +114,8 @@ pub struct Kernels {
     conv: [[Option<ConvTile>; MAX_QUADS]; MAX_VECTORS],
     /// `[quads - 1]`, one vector, stride 1, steps in threes whose offsets follow one another; `None` where that is no faster.
     triples: [Option<ConvTile>; MAX_QUADS],
-    /// One vector, one quad, any stride.
-    pub strided: ConvTile,
+    /// `[quads - 1]`, one vector, any stride: the first few.
+    strided: [Option<ConvTile>; MAX_QUADS],
     /// Everything that moves words: compiled for the same instructions.
     pub moves: Moves,
 }
@@ -189,6 +189,19 @@ impl Kernels {
     /// If the table has no such tile: see [`Self::quads`].
     pub fn conv(&self, vectors: usize, quads: usize) -> ConvTile {
         self.conv[vectors - 1][quads - 1].expect("a tile of this table")
+    }
+
+    /// The routine for a tile of one vector and any stride.
+    ///
+    /// # Panics
+    /// If the table has no such tile: see [`Self::strided_quads`].
+    pub fn strided(&self, quads: usize) -> ConvTile {
+        self.strided[quads - 1].expect("a tile of this table")
+    }
+
+    /// Most quads of a tile of any stride.
+    pub fn strided_quads(&self) -> usize {
+        self.strided.iter().flatten().count()
     }
 
     /// The routine for a tile whose steps come in threes with offsets that follow one another, if the table has one.

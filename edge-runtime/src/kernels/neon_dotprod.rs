@@ -23,7 +23,7 @@ pub fn new() -> Option<Kernels> {
         quads: [3, 0, 0],
         conv: [one, [None; MAX_QUADS], [None; MAX_QUADS]],
         triples: [Some(triples::<4, 1>), Some(triples::<2, 2>), Some(triples::<2, 3>), None, None, None, None],
-        strided,
+        strided: [Some(strided), None, None, None, None, None, None],
         moves: generic::MOVES,
     })
 }

@@ -22,7 +22,7 @@ pub fn new() -> Option<Kernels> {
         quads: [1, 0, 0],
         conv: [one, [None; MAX_QUADS], [None; MAX_QUADS]],
         triples: [None; MAX_QUADS],
-        strided,
+        strided: [Some(strided), None, None, None, None, None, None],
         moves: generic::MOVES,
     })
 }

@@ -169,10 +169,12 @@ fn every_tile_of_every_table_equals_the_formula() {
             }
         }
         assert!(tiles > 0);
-        for stride in [2, 3, 5] {
-            for _ in 0..40 {
-                let case = Case::random(&mut rng, 1, 1, stride);
-                assert_eq!(case.run(&kernels, kernels.strided), case.expected(), "{kernels:?} stride {stride}");
+        assert!(kernels.strided_quads() > 0);
+        for (stride, quads) in [2, 3, 5].into_iter().flat_map(|s| (1..=kernels.strided_quads()).map(move |q| (s, q))) {
+            for _ in 0..20 {
+                let case = Case::random(&mut rng, 1, quads, stride);
+                let got = case.run(&kernels, kernels.strided(quads));
+                assert_eq!(got, case.expected(), "{kernels:?} stride {stride} x {quads}");
             }
         }
     }
