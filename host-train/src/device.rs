@@ -1,11 +1,13 @@
-//! Where tensors live, and the two things that `tch` cannot say about CUDA.
+//! Where tensors live, and the things that `tch` cannot say about CUDA.
 //!
 //! The program links libtorch's CPU library alone, so one binary serves both kinds of machine: if a CUDA library lies
 //! beside the CPU library that was loaded, it is opened before anything asks libtorch about CUDA (it caches its answer).
 
-use std::path::PathBuf;
+use std::{ffi::c_void, path::PathBuf};
 
 use tch::{Cuda, Device, Kind, Tensor};
+
+use crate::trainer::Amp;
 
 /// What was asked for on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +31,16 @@ pub enum DeviceError {
     /// A device that fails its first sum.
     #[error("device cuda: a first addition failed: {0}")]
     Broken(String),
-    /// Mixed precision is for GPUs.
-    #[error("--amp bf16 works on CUDA alone, and the device is {0:?}: use --amp off")]
-    Amp(Device),
+    /// Other number formats than f32 are for GPUs.
+    #[error("--amp {} works on CUDA alone, and the device is {device:?}: use --amp off", amp.name())]
+    Amp {
+        /// As asked for.
+        amp: Amp,
+        /// Of this run.
+        device: Device,
+    },
     /// Another libtorch than this program was made for.
-    #[error("--amp bf16: this libtorch has no switch for the type of mixed precision ({0})")]
+    #[error("this libtorch has no switch for the number format of CUDA ({0}): expected libtorch 2.11")]
     NoSwitch(String),
 }
 
@@ -78,33 +85,61 @@ pub fn choose(choice: Choice) -> Result<Device, DeviceError> {
     }
 }
 
-/// Makes bf16 the type of mixed precision on CUDA (libtorch's default there is f16, which would need loss scaling).
-pub fn use_bf16(device: Device) -> Result<(), DeviceError> {
+/// Makes convolutions compute in this number format, and libtorch look for the fastest one of each shape.
+///
+/// On CUDA libtorch would multiply f32 in TF32 unless told otherwise, so `off` tells it.
+pub fn set_precision(device: Device, amp: Amp) -> Result<(), DeviceError> {
     if !device.is_cuda() {
-        return Err(DeviceError::Amp(device));
+        return if amp == Amp::Off { Ok(()) } else { Err(DeviceError::Amp { amp, device }) };
     }
-    set_autocast_type()
+    Cuda::cudnn_set_benchmark(true);
+    allow_tf32(amp == Amp::Tf32)?;
+    if amp == Amp::Bf16 { set_autocast_type() } else { Ok(()) }
 }
 
-/// `at::autocast::set_autocast_dtype(DeviceType, ScalarType)`, which `tch` does not wrap, looked up by name at run time:
-/// a libtorch without it is an error message and no broken link.
+/// What `tch` does not wrap, looked up by name at run time: a libtorch without it is an error message and no broken link.
 #[cfg(unix)]
+fn symbol<F: Copy>(name: &'static str) -> Result<F, DeviceError> {
+    let program = libloading::os::unix::Library::this();
+    // SAFETY: the callers give the type of the function behind the name, which libtorch keeps while the process lives.
+    let found = unsafe { program.get::<F>(name.as_bytes()) };
+    found.map(|function| *function).map_err(|error| DeviceError::NoSwitch(error.to_string()))
+}
+
+#[cfg(not(unix))]
+fn symbol<F>(_: &'static str) -> Result<F, DeviceError> {
+    Err(DeviceError::NoSwitch("only on Unix".into()))
+}
+
+/// bf16 for mixed precision on CUDA (libtorch's default there is f16, which would need loss scaling):
+/// `at::autocast::set_autocast_dtype(DeviceType, ScalarType)`.
 fn set_autocast_type() -> Result<(), DeviceError> {
-    const NAME: &[u8] = b"_ZN2at8autocast18set_autocast_dtypeEN3c1010DeviceTypeENS1_10ScalarTypeE\0";
     const CUDA: i8 = 1;
     const BF16: i8 = 15;
-    let program = libloading::os::unix::Library::this();
+    let set: unsafe extern "C" fn(i8, i8) =
+        symbol("_ZN2at8autocast18set_autocast_dtypeEN3c1010DeviceTypeENS1_10ScalarTypeE")?;
     // SAFETY: both parameters are C++ enumerations over int8_t, passed like i8; the function stores one number.
-    unsafe {
-        let set = program.get::<unsafe extern "C" fn(i8, i8)>(NAME);
-        set.map_err(|error| DeviceError::NoSwitch(error.to_string()))?(CUDA, BF16);
+    unsafe { set(CUDA, BF16) };
+    Ok(())
+}
+
+/// `at::globalContext().setAllowTF32CuDNN(bool)` and its like for matrix products.
+fn allow_tf32(allow: bool) -> Result<(), DeviceError> {
+    let context: unsafe extern "C" fn() -> *mut c_void = symbol("_ZN2at13globalContextEv")?;
+    for name in ["_ZN2at7Context17setAllowTF32CuDNNEb", "_ZN2at7Context18setAllowTF32CuBLASEb"] {
+        let set: unsafe extern "C" fn(*mut c_void, bool) = symbol(name)?;
+        // SAFETY: the first returns a reference to the one context of the process; the second is a member function, which
+        // takes that as its first parameter, and stores one number.
+        unsafe { set(context(), allow) };
     }
     Ok(())
 }
 
-#[cfg(not(unix))]
-fn set_autocast_type() -> Result<(), DeviceError> {
-    Err(DeviceError::NoSwitch("only on Unix".into()))
+/// Waits until the device has done everything that was asked of it.
+pub fn wait(device: Device) {
+    if let Device::Cuda(index) = device {
+        Cuda::synchronize(index as i64);
+    }
 }
 
 #[cfg(test)]
@@ -115,13 +150,15 @@ mod tests {
     fn the_cpu_is_always_there_and_mixed_precision_is_not_for_it() {
         assert_eq!(choose(Choice::Cpu).unwrap(), Device::Cpu);
         assert!(choose(Choice::Auto).is_ok());
-        assert!(use_bf16(Device::Cpu).unwrap_err().to_string().contains("--amp off"));
+        set_precision(Device::Cpu, Amp::Off).unwrap();
+        assert!(set_precision(Device::Cpu, Amp::Bf16).unwrap_err().to_string().contains("--amp off"));
     }
 
-    /// The one symbol that is looked up by its mangled name exists in the libtorch at hand.
+    /// The symbols that are looked up by their mangled names exist in the libtorch at hand.
     #[cfg(unix)]
     #[test]
-    fn libtorch_has_the_switch() {
+    fn libtorch_has_the_switches() {
         set_autocast_type().unwrap();
+        allow_tf32(false).unwrap();
     }
 }

@@ -73,8 +73,21 @@ pub struct Settings {
 pub enum Amp {
     /// f32.
     Off,
+    /// f32 whose multiplications keep 10 bits of the fraction (CUDA, Ampere and later).
+    Tf32,
     /// Automatic mixed precision: bf16 where libtorch finds it safe (CUDA). Losses and norms stay f32.
     Bf16,
+}
+
+impl Amp {
+    /// Name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 /// The terms of one step's objective, unweighted, in the order of [`Modality::ALL`].
@@ -178,7 +191,7 @@ impl Trainer {
         let labels = Tensor::from_slice(&batch.labels).to_device(self.device);
         let network = self.network(modality);
         let logits = match self.amp {
-            Amp::Off => network.forward(&image, modality, true),
+            Amp::Off | Amp::Tf32 => network.forward(&image, modality, true),
             Amp::Bf16 => autocast(true, || network.forward(&image, modality, true)),
         };
         Pixels::new(&logits, &labels)

@@ -102,7 +102,7 @@ pub struct Arguments {
     /// Where to compute
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     pub device: DeviceArgument,
-    /// Mixed precision (bf16 needs CUDA)
+    /// Number format of convolutions; other than f32 needs CUDA
     #[arg(long, value_enum, default_value = "off", help_heading = "Machine")]
     pub amp: AmpArgument,
     /// Processor threads; default: libtorch's choice
@@ -167,6 +167,8 @@ pub enum AbsentArgument {
 pub enum AmpArgument {
     /// All in f32
     Off,
+    /// f32 with shorter multiplications (TF32)
+    Tf32,
     /// Convolutions in bf16
     Bf16,
 }
@@ -277,6 +279,7 @@ impl From<AmpArgument> for Amp {
     fn from(argument: AmpArgument) -> Self {
         match argument {
             AmpArgument::Off => Self::Off,
+            AmpArgument::Tf32 => Self::Tf32,
             AmpArgument::Bf16 => Self::Bf16,
         }
     }

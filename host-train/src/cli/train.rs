@@ -24,9 +24,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let device = arguments.device.choose()?;
     let amp = Amp::from(arguments.amp);
-    if amp == Amp::Bf16 {
-        device::use_bf16(device)?;
-    }
+    device::set_precision(device, amp)?;
     let settings = arguments.settings()?;
     let state_path = arguments.out.join(STATE);
     match (arguments.resume, state_path.exists()) {
