@@ -17,6 +17,7 @@ mod modality;
 pub mod names;
 pub mod net;
 pub mod quant;
+pub mod tiles;
 
 pub use grid::{Grid, GridError, MAX_SIDE, MAX_SPACING_MM, MIN_SPACING_MM, Plane, Resampler, neighbours};
 pub use intake::Intake;

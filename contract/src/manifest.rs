@@ -158,6 +158,11 @@ impl ModelSpec {
     pub const fn slices(&self) -> usize {
         self.net.input.channels
     }
+
+    /// Consecutive slices that a 3D network segments at once; 1 in 2D.
+    pub const fn depth(&self) -> usize {
+        self.net.input.size[0]
+    }
 }
 
 /// Refuses metadata of another contract before anything in it is believed.

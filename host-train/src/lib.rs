@@ -9,6 +9,7 @@ pub mod eval;
 pub mod loss;
 pub mod metrics;
 pub mod net;
+pub mod patches;
 pub mod run;
 pub mod sampler;
 pub mod schedule;

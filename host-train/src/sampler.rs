@@ -1,30 +1,32 @@
 //! Which slices make a training batch: a pure function of seed, modality and step, so that a resumed run draws what an
 //! uninterrupted one would have drawn, and nothing about the sampler needs saving.
 //!
-//! Slices are balanced by class: a small organ is in few slices, and drawing slices evenly would hardly show it.
+//! Slices are balanced by class: a small organ is in few slices, and drawing slices evenly would hardly show it. A 3D
+//! network's patches are drawn as [`Patches`] says.
 
 use std::{
     sync::{Arc, mpsc},
     thread,
 };
 
-use contract::{Modality, ModelSpec};
+use contract::{Modality, ModelSpec, net::Spatial, tiles};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
     augment::{Augment, Size},
     data::{self, Case, DataError},
+    patches::{Patch, Patches},
 };
 
 /// Images and labels of one modality.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// `[n, slices, height, width]`, reals: `scale * code`.
+    /// `[n, slices, (depth,) height, width]`, reals: `scale * code`.
     pub images: Vec<f32>,
-    /// `[n, height, width]`.
+    /// `[n, (depth,) height, width]`.
     pub labels: Vec<u8>,
-    /// Number of slices drawn.
+    /// Number of slices drawn, or of patches in 3D.
     pub n: usize,
 }
 
@@ -46,10 +48,12 @@ pub struct Sampler {
     augment: Augment,
     /// All usable slices first, then per organ that occurs those that show it.
     choices: Vec<Vec<Slice>>,
+    /// Of a 3D network, instead of single slices.
+    patches: Option<Patches>,
 }
 
 impl Sampler {
-    /// A sampler of `batch` slices at a time from cases of one modality.
+    /// A sampler of `batch` slices, or patches in 3D, at a time from cases of one modality.
     pub fn new(
         cases: Vec<Case>,
         spec: &ModelSpec,
@@ -72,7 +76,8 @@ impl Sampler {
         };
         let organs: Vec<Vec<Slice>> = spec.labels.organs().map(|(class, _)| with(class)).collect();
         let choices = [any.clone()].into_iter().chain(organs).filter(|slices| !slices.is_empty()).collect();
-        Ok(Self { cases, spec: spec.clone(), modality, batch, seed, augment, choices })
+        let patches = (spec.net.spatial == Spatial::D3).then(|| Patches::new(&cases, spec.depth()));
+        Ok(Self { cases, spec: spec.clone(), modality, batch, seed, augment, choices, patches })
     }
 
     /// Of the cases.
@@ -80,30 +85,45 @@ impl Sampler {
         self.modality
     }
 
-    /// Number of slices that can be drawn.
+    /// Number of slices that can be drawn, alone or in patches.
     pub fn slices(&self) -> usize {
         self.choices[0].len()
     }
 
     /// The batch of a step. Equal steps give equal batches.
     pub fn batch(&self, step: u64) -> Batch {
-        let (slices, grid) = (self.spec.slices(), self.spec.grid);
-        let size = Size { slices, height: grid.height, width: grid.width };
+        let (depth, grid) = (self.spec.depth(), self.spec.grid);
+        let size = Size { slices: self.spec.slices() * depth, height: grid.height, width: grid.width };
         let area = grid.height * grid.width;
         let mut rng = self.rng(step);
-        let mut codes = vec![0; slices * area];
+        let mut codes = vec![0; size.slices * area];
         let mut images = Vec::with_capacity(self.batch * codes.len());
-        let mut labels = Vec::with_capacity(self.batch * area);
+        let mut labels = Vec::with_capacity(self.batch * depth * area);
         for _ in 0..self.batch {
-            let Slice { case, z } = self.draw(&mut rng);
-            let case = &self.cases[case];
-            case.image(z, slices, &mut codes);
-            labels.extend_from_slice(case.slice_labels(z));
-            let drawn = labels.len() - area;
+            let drawn = labels.len();
+            self.sample(&mut codes, &mut labels, &mut rng);
             self.augment.apply(size, self.modality, &mut codes, &mut labels[drawn..], &mut rng);
             images.extend(data::reals(&codes, &self.spec));
         }
         Batch { images, labels, n: self.batch }
+    }
+
+    /// Draws a slice or a patch: fills its codes, appends its labels.
+    fn sample(&self, codes: &mut [i8], labels: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
+        match &self.patches {
+            None => {
+                let Slice { case, z } = self.draw(rng);
+                self.cases[case].image(z, self.spec.slices(), codes);
+                labels.extend_from_slice(self.cases[case].slice_labels(z));
+            }
+            Some(patches) => {
+                let Patch { case, start } = patches.draw(rng);
+                let case = &self.cases[case];
+                case.patch(start, codes);
+                let shown = tiles::shown(start, self.spec.depth(), case.depth());
+                shown.for_each(|z| labels.extend_from_slice(case.slice_labels(z)));
+            }
+        }
     }
 
     /// First what to show (an organ, or anything), then a slice that shows it.
@@ -147,6 +167,8 @@ impl Prefetch {
 
 #[cfg(test)]
 mod tests {
+    use contract::Net;
+
     use super::*;
     use crate::data::tests::{case_of, spec_of};
 
@@ -208,6 +230,40 @@ mod tests {
         }
         case.image(8, 3, &mut codes);
         assert!(codes[128..].iter().all(|&code| code == i8::MIN), "the constant neighbour is air");
+    }
+
+    /// Codes, labels and their order in a patch, with variations: what a slice's labels are, its codes are.
+    #[test]
+    fn a_patch_holds_consecutive_slices_with_the_labels_of_each() {
+        let spec = ModelSpec { net: Net::compact3d(5, 2, 8, 16, 16), ..spec_of(1, 16, 16, 2.) };
+        // Of every slice, the code tells the number: one value but for a corner, which makes it no constant.
+        let raw = (0..12 * 256).map(|i| if i % 256 == 0 { 200 } else { -150 + (i / 256 * 10) as i16 }).collect();
+        let labels = (0..12 * 256).map(|i| (i / 256 % 5) as u8).collect();
+        let case = case_of(Modality::Ct, [16, 16, 12], raw, labels, &spec);
+        let centre = |z: usize| f32::from(case.codes[z * 256 + 136]) * spec.intensity.scale;
+        let none = Sampler::new(vec![case.clone()], &spec, 4, 3, Augment::none()).unwrap();
+        // Geometry alone: nothing in the middle of a plane changes but through the map that all planes share.
+        let tone = Augment { gain: 0., offset: 0., gamma: 0., noise: 0., bias: 0., blur: 0., ..Augment::default() };
+        let moved = Sampler::new(vec![case.clone()], &spec, 4, 3, tone).unwrap();
+        for sampler in [none, moved] {
+            let batch = sampler.batch(0);
+            assert_eq!((batch.n, batch.images.len(), batch.labels.len()), (4, 4 * 8 * 256, 4 * 8 * 256));
+            for (image, labels) in batch.images.chunks_exact(8 * 256).zip(batch.labels.chunks_exact(8 * 256)) {
+                let start = (0..12).find(|&z| image[136] == centre(z)).expect("a slice of the case");
+                for plane in 0..8 {
+                    assert_eq!(image[plane * 256 + 136], centre(start + plane));
+                    assert_eq!(usize::from(labels[plane * 256 + 136]), (start + plane) % 5);
+                }
+            }
+        }
+        assert_eq!(
+            Prefetch::new(Arc::new(sampler_of(&case, &spec)), 3).next_batch(),
+            sampler_of(&case, &spec).batch(3)
+        );
+    }
+
+    fn sampler_of(case: &Case, spec: &ModelSpec) -> Sampler {
+        Sampler::new(vec![case.clone()], spec, 2, 9, Augment::default()).unwrap()
     }
 
     #[test]

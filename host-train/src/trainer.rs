@@ -13,7 +13,7 @@ use crate::{
     adam::Adam,
     augment::Augment,
     loss::{Absent, Pixels, distillation},
-    net::{Network, Role, Variable, channels_last},
+    net::{Network, Role, Variable, axes, channels_last},
     sampler::Batch,
     schedule::Schedule,
     topology::Topology,
@@ -234,8 +234,9 @@ fn variables(networks: &[Network]) -> Vec<Variable<'_>> {
     networks.iter().flat_map(Network::variables).collect()
 }
 
-/// Reals `[n, slices, h, w]` in plain memory as the network's input.
+/// Reals `[n, slices, (depth,) h, w]` in plain memory as the network's input.
 pub fn image(spec: &ModelSpec, reals: &[f32], n: usize, device: Device) -> Tensor {
-    let shape = [n, spec.slices(), spec.grid.height, spec.grid.width].map(|side| side as i64);
-    channels_last(&Tensor::from_slice(reals).view(shape).to_device(device))
+    let (input, spatial) = (spec.net.input, spec.net.spatial);
+    let shape = [vec![n as i64, input.channels as i64], axes(spatial, input.size)].concat();
+    channels_last(&Tensor::from_slice(reals).view(shape.as_slice()).to_device(device))
 }

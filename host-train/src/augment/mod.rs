@@ -65,10 +65,10 @@ impl Default for Augment {
     }
 }
 
-/// Size of an image, `[slices, height, width]`.
+/// Size of an image, `[slices, height, width]`; in 3D the slices are its depth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Channels: neighbouring slices.
+    /// Neighbouring slices.
     pub slices: usize,
     /// Rows.
     pub height: usize,
@@ -95,14 +95,16 @@ impl Augment {
         }
     }
 
-    /// Varies `codes` `[slices, height, width]` and `labels` `[height, width]` in place, as `rng` says.
+    /// Varies `codes` `[slices, height, width]` and `labels` `[height, width]`, or of every slice `[slices, height, width]`,
+    /// in place, as `rng` says. All slices are moved by one map.
     ///
     /// # Panics
     /// If a buffer is not as long as `size` says.
     pub fn apply(&self, size: Size, modality: Modality, codes: &mut [i8], labels: &mut [u8], rng: &mut impl RngCore) {
         let Size { slices, height, width } = size;
         assert_eq!(codes.len(), slices * height * width, "codes of {size:?}");
-        assert_eq!(labels.len(), height * width, "labels of {size:?}");
+        let planes = labels.len() / (height * width);
+        assert!(planes * height * width == labels.len() && [1, slices].contains(&planes), "labels of {size:?}");
         if self.probability <= 0. {
             return;
         }

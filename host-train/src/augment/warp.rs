@@ -31,7 +31,7 @@ impl Map {
         Self { matrix, shift, waves }
     }
 
-    /// Fills `image` from `codes`, and moves `labels` likewise.
+    /// Fills `image` from `codes`, and moves each slice of `labels` likewise.
     pub(super) fn warp(&self, size: Size, codes: &[i8], image: &mut [f32], labels: &mut [u8]) {
         let Size { height, width, .. } = size;
         let (area, before) = (height * width, labels.to_vec());
@@ -47,7 +47,9 @@ impl Map {
                     *target = bilinear(slice, width, x, y);
                 }
                 let (nearest_x, nearest_y) = ((x + 0.5).floor(), (y + 0.5).floor());
-                labels[pixel] = at(&before, width, nearest_x as i32, nearest_y as i32, 0);
+                for (slice, target) in before.chunks_exact(area).zip(labels[pixel..].iter_mut().step_by(area)) {
+                    *target = at(slice, width, nearest_x as i32, nearest_y as i32, 0);
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ mod load;
 
 use std::path::PathBuf;
 
-use contract::{GridError, Intake, IntensityError, Modality, ModelSpec, Resampler, neighbours, quant};
+use contract::{GridError, Intake, IntensityError, Modality, ModelSpec, Resampler, neighbours, quant, tiles};
 use volume::{Geometry, VolumeError};
 
 pub(crate) use load::open;
@@ -187,6 +187,15 @@ impl Case {
         let area = self.codes.len() / self.depth();
         for (channel, from) in codes.chunks_exact_mut(area).zip(neighbours(z, self.depth(), slices)) {
             channel.copy_from_slice(&self.codes[from * area..][..area]);
+        }
+    }
+
+    /// Writes the codes of a patch whose first slice is `start`, `[depth, height, width]`; beyond the ends, the end slice.
+    pub fn patch(&self, start: isize, codes: &mut [i8]) {
+        let area = self.codes.len() / self.depth();
+        let shown = tiles::shown(start, codes.len() / area, self.depth());
+        for (plane, from) in codes.chunks_exact_mut(area).zip(shown) {
+            plane.copy_from_slice(&self.codes[from * area..][..area]);
         }
     }
 

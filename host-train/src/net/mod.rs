@@ -246,7 +246,7 @@ fn folds(layer: &Layer) -> bool {
 }
 
 /// The axes that a network has: `[depth, height, width]` without the depth in 2D.
-fn axes(spatial: Spatial, sizes: [usize; 3]) -> Vec<i64> {
+pub(crate) fn axes(spatial: Spatial, sizes: [usize; 3]) -> Vec<i64> {
     let first = if spatial == Spatial::D2 { 1 } else { 0 };
     sizes[first..].iter().map(|&size| size as i64).collect()
 }
