@@ -141,13 +141,13 @@ pub enum Fault {
         /// After rescale.
         value: f64,
     },
-    /// A label that the label table does not have.
-    #[error("voxel {voxel:?} has label {value}: expected one of {expected}")]
+    /// Labels that the label table does not have.
+    #[error("labels outside the map: {}; the first at voxel {voxel:?}; expected {expected}", counted(found))]
     Label {
-        /// Stored position.
+        /// Stored position of the first.
         voxel: [usize; 3],
-        /// After rescale.
-        value: f64,
+        /// Values after rescale and how many voxels hold each, in order of appearance.
+        found: Vec<(f64, u64)>,
         /// The labels that may occur.
         expected: String,
     },
@@ -233,6 +233,19 @@ pub enum Fault {
         /// The image.
         image: PathBuf,
     },
+    /// Training and test share a patient.
+    #[error(
+        "patient '{patient}' is in training (case '{train}') and in test (case '{test}'): expected every patient in one \
+         of them, or the scores say nothing; move or delete one of the cases"
+    )]
+    SamePatient {
+        /// The patient.
+        patient: String,
+        /// A case of theirs in `imagesTr`.
+        train: String,
+        /// A case of theirs in `imagesTs`.
+        test: String,
+    },
     /// A picture that cannot be drawn.
     #[error("{message}")]
     Picture {
@@ -242,6 +255,18 @@ pub enum Fault {
     /// A modality that Gantry does not know.
     #[error(transparent)]
     Modality(#[from] UnknownModality),
+}
+
+/// Values with their counts, the first eight in words.
+fn counted(found: &[(f64, u64)]) -> String {
+    const SHOWN: usize = 8;
+    let voxels = |count: u64| if count == 1 { "voxel" } else { "voxels" };
+    let mut words: Vec<String> =
+        found.iter().take(SHOWN).map(|&(value, count)| format!("{value} ({count} {})", voxels(count))).collect();
+    if found.len() > SHOWN {
+        words.push(format!("and {} other values", found.len() - SHOWN));
+    }
+    words.join(", ")
 }
 
 impl From<io::Error> for Fault {

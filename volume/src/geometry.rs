@@ -4,6 +4,8 @@
 //! permuted and flipped, never interpolated, so an oblique volume stays oblique and the way back is exact. NIfTI's world
 //! is RAS+ (x to the right, y to anterior), so two of the three world axes change their sign here.
 
+use std::path::Path;
+
 use contract::Plane;
 use ndarray::{ArrayView3, Axis};
 
@@ -135,6 +137,19 @@ impl Geometry {
                 let voxel = [0, 1, 2].map(|axis| f64::from(corner >> axis & 1) * (shape[2 - axis] as f64 - 1.));
                 (0..3).all(|row| (apply(mine[row], voxel) - apply(theirs[row], voxel)).abs() <= tolerance_mm)
             })
+    }
+
+    /// [`matches`](Self::matches), or the fault that says how this grid and that of the file `image` differ.
+    pub fn expect_match(&self, other: &Self, image: &Path) -> Result<(), Fault> {
+        let differ = || Fault::Mismatch { other: image.into(), found: self.describe(), expected: other.describe() };
+        self.matches(other).then_some(()).ok_or_else(differ)
+    }
+
+    /// Size, spacing and corner in words.
+    fn describe(&self) -> String {
+        let ([z, y, x], spacing) = (self.shape(), self.spacing_mm());
+        let corner = self.canonical_affine().map(|row| row[3]);
+        format!("{x}x{y}x{z} voxels of {spacing:.3?} mm, first at {corner:.3?} mm")
     }
 
     /// Brings voxels from the file's order (first axis fastest) to canonical `[z][y][x]`.

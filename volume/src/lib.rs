@@ -12,7 +12,7 @@ pub mod metrics;
 pub mod nifti;
 pub mod overlay;
 
-pub use dataset::{Case, Dataset, DatasetWriter, Split};
+pub use dataset::{Case, Dataset, DatasetWriter, Listing, Split};
 pub use error::{Fault, VolumeError};
 pub use geometry::Geometry;
-pub use nifti::{Image, LabelTable, Labels, read_image, read_labels, write_image, write_labels};
+pub use nifti::{Classes, Image, LabelTable, Labels, Unlisted, read_image, read_labels, write_image, write_labels};

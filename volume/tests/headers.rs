@@ -313,8 +313,8 @@ fn labels_outside_the_table_are_refused() {
         [([0., 1., 5., 0., 0., 0.], 5.), ([0., 1., 1.5, 0., 0., 0.], 1.5), ([0., 1., -1., 0., 0., 0.], -1.)]
     {
         let error = read(&File::floats(voxels), &identity).unwrap_err();
-        let expected = "0, 1, 2, 3, 4".to_string();
-        assert_eq!(error.fault, Fault::Label { voxel: [2, 0, 0], value: wrong, expected });
+        let expected = "one of 0, 1, 2, 3, 4".to_string();
+        assert_eq!(error.fault, Fault::Label { voxel: [2, 0, 0], found: vec![(wrong, 1)], expected });
     }
     let table = LabelTable::new([(5, 1)], Unlisted::Background);
     assert_eq!(read(&File::shorts([0, 5, 104, 0, 0, 0]), &table).unwrap().classes, [0, 0, 0, 0, 1, 0]);

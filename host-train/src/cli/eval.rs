@@ -39,6 +39,9 @@ pub struct Arguments {
     /// Also write the network's label maps, in the grid of the scans: DIR/ct/CASE.nii.gz and DIR/mr/CASE.nii.gz
     #[arg(long, value_name = "DIR")]
     labels: Option<PathBuf>,
+    /// Leave out cases that cannot be used, and name them; without this the first one stops the evaluation
+    #[arg(long)]
+    skip_bad: bool,
     /// Where to compute
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceArgument,
@@ -67,7 +70,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .filter_map(|(modality, folder)| Some((modality, folder.as_deref()?)))
         .collect();
     let scores = match (&arguments.predictions, &arguments.checkpoint) {
-        (Some(predictions), _) => of_files(predictions, &sets, part)?,
+        (Some(predictions), _) => of_files(arguments, predictions, &sets, part)?,
         (None, Some(checkpoint)) => of_network(arguments, checkpoint, &sets, part)?,
         (None, None) => unreachable!("the command line asks for one of the two"),
     };
@@ -79,11 +82,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-fn of_files(predictions: &Path, sets: &[(Modality, &Path)], part: Part) -> anyhow::Result<Scores> {
+fn of_files(
+    arguments: &Arguments,
+    predictions: &Path,
+    sets: &[(Modality, &Path)],
+    part: Part,
+) -> anyhow::Result<Scores> {
     let mut scores = Scores::default();
     for &(modality, folder) in sets {
         let made = predictions.join(modality.name());
-        scores = scores.merge(eval::score_files(folder, modality, part, &LabelMap::abdomen(), &made)?);
+        let mut bad = super::on_bad(arguments.skip_bad);
+        let labels = LabelMap::abdomen();
+        scores = scores.merge(eval::score_files_with(folder, modality, part, &labels, &made, &mut bad)?);
+        super::tell_skipped(folder, &bad);
     }
     Ok(scores)
 }
@@ -104,7 +115,9 @@ fn of_network(
             network.modalities(),
             folder.display()
         );
-        let cases = data::load(folder, modality, part, &meta.spec)?;
+        let mut bad = super::on_bad(arguments.skip_bad);
+        let cases = data::load_with(folder, modality, part, &meta.spec, &mut bad)?;
+        super::tell_skipped(folder, &bad);
         let out = arguments.labels.as_ref().map(|labels| labels.join(modality.name()));
         let mut predict = |reals: &[f32], n: usize| predict(&network, &meta.spec, modality, reals, n);
         scores = scores.merge(eval::evaluate_into(&cases, &meta.spec, out.as_deref(), &mut predict)?);

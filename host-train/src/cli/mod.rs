@@ -6,8 +6,10 @@ mod phantom;
 mod progress;
 mod train;
 
+use std::path::Path;
+
 use clap::{Parser, Subcommand, ValueEnum};
-use host_train::device;
+use host_train::{data::OnBad, device};
 
 /// Trains one compact network on unpaired CT and MRI scans, with shared convolutions, a set of norms per modality and
 /// knowledge distillation between the two.
@@ -54,6 +56,23 @@ impl DeviceArgument {
             Self::Cuda => device::Choice::Cuda,
             Self::Auto => device::Choice::Auto,
         })
+    }
+}
+
+/// What `--skip-bad` means.
+fn on_bad(skip: bool) -> OnBad {
+    if skip { OnBad::Skip(vec![]) } else { OnBad::Stop }
+}
+
+/// Counts and names the cases of `folder` that were left out.
+fn tell_skipped(folder: &Path, bad: &OnBad) {
+    let OnBad::Skip(errors) = bad else { return };
+    if !errors.is_empty() {
+        let cases = if errors.len() == 1 { "case" } else { "cases" };
+        eprintln!("{}: skipped {} bad {cases}:", folder.display(), errors.len());
+    }
+    for error in errors {
+        eprintln!("  {error}");
     }
 }
 

@@ -35,6 +35,10 @@ pub struct Arguments {
     /// default: 2, but at most a quarter of the cases
     #[arg(long, value_name = "N")]
     pub val: Option<usize>,
+    /// Leave out cases that cannot be used (corrupt, without labels, labels outside the map), and name them; without
+    /// this the first one stops the training
+    #[arg(long)]
+    pub skip_bad: bool,
 
     /// What CT and MRI share
     #[arg(long, value_enum, default_value = "ummkd", help_heading = "Network")]

@@ -90,7 +90,7 @@ fn echo(out: &Path, trainer: &Trainer, data: &Data, device: Device) -> anyhow::R
 }
 
 fn read(arguments: &Arguments, settings: &Settings) -> anyhow::Result<Data> {
-    let split = |modality, folder| split(modality, folder, arguments.val, settings);
+    let split = |modality, folder| split(modality, folder, arguments, settings);
     let ((ct, ct_held), (mr, mr_held)) = (split(Modality::Ct, &arguments.ct)?, split(Modality::Mr, &arguments.mr)?);
     let sampler = |cases| {
         let Settings { spec, batch, seed, augment, .. } = settings;
@@ -99,24 +99,32 @@ fn read(arguments: &Arguments, settings: &Settings) -> anyhow::Result<Data> {
     Ok(Data { samplers: [sampler(ct)?, sampler(mr)?], validation: [ct_held, mr_held] })
 }
 
-/// Cases that train, and the last ones in order of name, which are held out.
+/// Cases that train, and the last ones in order of name, which are held out by patient.
 fn split(
     modality: Modality,
     folder: &Path,
-    held_out: Option<usize>,
+    arguments: &Arguments,
     settings: &Settings,
 ) -> anyhow::Result<(Vec<Case>, Vec<Case>)> {
-    let mut cases = data::load(folder, modality, Part::Train, &settings.spec)?;
-    let held_out = held_out.unwrap_or((cases.len() / 4).min(2));
+    let mut bad = super::on_bad(arguments.skip_bad);
+    let cases = data::load_with(folder, modality, Part::Train, &settings.spec, &mut bad)?;
+    super::tell_skipped(folder, &bad);
+    let held_out = arguments.val.unwrap_or((cases.len() / 4).min(2));
     ensure!(
         cases.len() > held_out,
         "{}: {} training cases, expected more than the {held_out} that --val holds out",
         folder.display(),
         cases.len()
     );
-    cases.sort_by(|a, b| a.name.cmp(&b.name));
-    let held_out = cases.split_off(cases.len() - held_out);
-    Ok((cases, held_out))
+    let (training, held_out) = data::hold_out(cases, held_out);
+    ensure!(
+        !training.is_empty(),
+        "{}: the {} held-out cases are of the same patients as all others, expected a patient to train on: use a smaller \
+         --val",
+        folder.display(),
+        held_out.len()
+    );
+    Ok((training, held_out))
 }
 
 fn options(arguments: &Arguments) -> Options {

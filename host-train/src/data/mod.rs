@@ -6,20 +6,24 @@
 //! as a neighbour of another slice it is all air.
 
 mod load;
+mod split;
 
 use std::path::PathBuf;
 
 use contract::{GridError, Intake, IntensityError, Modality, ModelSpec, Resampler, neighbours, quant, tiles};
 use volume::{Geometry, VolumeError};
 
-pub(crate) use load::open;
-pub use load::{Part, load};
+pub use load::{OnBad, Part, load, load_with};
+pub(crate) use load::{each, open};
+pub use split::hold_out;
 
 /// A scan with its truth.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Name within its data set: the image's file name without channel and ending.
     pub name: String,
+    /// Whose scan it is; the name where the data set does not say.
+    pub patient: String,
     /// The image's file.
     pub path: PathBuf,
     /// How the image was made.
@@ -81,6 +85,16 @@ pub enum DataError {
         path: PathBuf,
         /// Folder of images.
         part: &'static str,
+    },
+    /// Nothing left to go on with.
+    #[error("{}: none of {count} cases can be used; the last: {last}", path.display())]
+    AllBad {
+        /// The data set.
+        path: PathBuf,
+        /// Cases left out.
+        count: usize,
+        /// Why the last of them was.
+        last: Box<DataError>,
     },
     /// Cases that cannot be sampled or scored together.
     #[error("case '{name}' is {found}, expected {expected} like the others")]
@@ -169,7 +183,7 @@ impl Case {
         for (from, to) in labels.chunks_exact(area).zip(model_labels.chunks_exact_mut(model_area)) {
             intake.resampler().labels_forward(from, to);
         }
-        Ok(Self { name, path, modality, geometry, raw, labels, codes, model_labels, usable })
+        Ok(Self { patient: name.clone(), name, path, modality, geometry, raw, labels, codes, model_labels, usable })
     }
 
     /// Number of slices.

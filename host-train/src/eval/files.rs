@@ -6,10 +6,10 @@ use std::{
 };
 
 use contract::{LabelMap, Modality};
-use volume::{Fault, Geometry, LabelTable, VolumeError, dataset, read_labels, write_labels};
+use volume::{Geometry, LabelTable, VolumeError, dataset, read_labels, write_labels};
 
 use super::{CaseScore, Scores, agreements};
-use crate::data::{self, Case, DataError, Part};
+use crate::data::{self, Case, DataError, OnBad, Part};
 
 /// Writes a label map, canonical `[z][y][x]`, in the geometry of the case's image. Makes the folder.
 pub fn write_prediction(folder: &Path, case: &Case, labels: &[u8]) -> Result<(), DataError> {
@@ -30,11 +30,7 @@ pub fn read_prediction(
 ) -> Result<Vec<u8>, DataError> {
     let path = file(folder, name);
     let found = read_labels(&path, &LabelTable::identity(labels))?;
-    if !found.geometry.matches(geometry) {
-        let fault =
-            Fault::Mismatch { other: image.into(), found: describe(&found.geometry), expected: describe(geometry) };
-        return Err(VolumeError::new(&path, fault).into());
-    }
+    found.geometry.expect_match(geometry, image).map_err(|fault| VolumeError::new(&path, fault))?;
     Ok(found.classes)
 }
 
@@ -46,7 +42,19 @@ pub fn score_files(
     labels: &LabelMap,
     predictions: &Path,
 ) -> Result<Scores, DataError> {
-    let (data, cases) = data::open(folder, modality, part, labels)?;
+    score_files_with(folder, modality, part, labels, predictions, &mut OnBad::Stop)
+}
+
+/// As [`score_files`]; what is wrong with a single case goes to `bad`.
+pub fn score_files_with(
+    folder: &Path,
+    modality: Modality,
+    part: Part,
+    labels: &LabelMap,
+    predictions: &Path,
+    bad: &mut OnBad,
+) -> Result<Scores, DataError> {
+    let (data, cases) = data::open(folder, modality, part, labels, bad)?;
     let score = |case: &dataset::Case| -> Result<CaseScore, DataError> {
         let truth = data.load_labels(case)?;
         let geometry = &truth.geometry;
@@ -54,17 +62,11 @@ pub fn score_files(
         let organs = agreements(&predicted, &truth.classes, labels, geometry.shape(), geometry.spacing_mm());
         Ok(CaseScore { case: case.name.clone(), modality, organs })
     };
-    Ok(Scores::of(cases.iter().map(score).collect::<Result<_, _>>()?))
+    Ok(Scores::of(data::each(folder, &cases, bad, score)?))
 }
 
 fn file(folder: &Path, name: &str) -> PathBuf {
     let plain = folder.join(format!("{name}.nii"));
     let packed = folder.join(format!("{name}.nii.gz"));
     if !packed.exists() && plain.exists() { plain } else { packed }
-}
-
-fn describe(geometry: &Geometry) -> String {
-    let ([z, y, x], spacing) = (geometry.shape(), geometry.spacing_mm());
-    let corner = geometry.canonical_affine().map(|row| row[3]);
-    format!("{x}x{y}x{z} voxels of {spacing:.3?} mm, first at {corner:.3?} mm")
 }

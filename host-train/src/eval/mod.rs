@@ -12,7 +12,7 @@ use std::path::Path;
 use contract::{LabelMap, ModelSpec};
 use volume::metrics;
 
-pub use files::{read_prediction, score_files, write_prediction};
+pub use files::{read_prediction, score_files, score_files_with, write_prediction};
 pub use scores::{CaseScore, OrganScore, OrganSummary, Scores, Spread};
 
 use crate::data::{self, Case, DataError};

@@ -55,7 +55,9 @@ impl LabelTable {
     fn expected(&self) -> String {
         match self.unlisted {
             Unlisted::Background => "the whole numbers 0 to 4294967295".into(),
-            Unlisted::Refuse => self.classes.keys().map(u32::to_string).collect::<Vec<_>>().join(", "),
+            Unlisted::Refuse => {
+                format!("one of {}", self.classes.keys().map(u32::to_string).collect::<Vec<_>>().join(", "))
+            }
         }
     }
 }
@@ -69,6 +71,47 @@ pub struct Labels {
     pub geometry: Geometry,
 }
 
+/// Translates values one by one, and remembers those that the table does not have: all of them, because a person who adds
+/// one to the table wants to know of the others.
+#[derive(Debug)]
+pub struct Classes<'a> {
+    table: &'a LabelTable,
+    classes: Vec<u8>,
+    /// Neighbours mostly share their label: one comparison instead of a search.
+    last: (f64, Option<u8>),
+    /// By bits of the value: count and index of the first.
+    outside: BTreeMap<u64, (u64, usize)>,
+}
+
+impl<'a> Classes<'a> {
+    /// Room for `voxels` classes by `table`.
+    pub fn new(table: &'a LabelTable, voxels: usize) -> Self {
+        Self { table, classes: Vec::with_capacity(voxels), last: (f64::NAN, None), outside: BTreeMap::new() }
+    }
+
+    /// Translates the next value.
+    pub fn push(&mut self, value: f64) {
+        if value != self.last.0 {
+            self.last = (value, self.table.class(value));
+        }
+        if self.last.1.is_none() {
+            self.outside.entry(value.to_bits()).or_insert((0, self.classes.len())).0 += 1;
+        }
+        self.classes.push(self.last.1.unwrap_or(0));
+    }
+
+    /// The classes, if the table has them all; `position` of an index names the first voxel that it lacks.
+    pub fn finish(self, position: impl Fn(usize) -> [usize; 3]) -> Result<Vec<u8>, Fault> {
+        let mut outside: Vec<_> = self.outside.into_iter().collect();
+        outside.sort_by_key(|&(_, (_, first))| first);
+        let Some(&(_, (_, first))) = outside.first() else {
+            return Ok(self.classes);
+        };
+        let found = outside.iter().map(|&(bits, (count, _))| (f64::from_bits(bits), count)).collect();
+        Err(Fault::Label { voxel: position(first), found, expected: self.table.expected() })
+    }
+}
+
 /// Reads a label map and translates its numbers.
 pub fn read_labels(path: impl AsRef<Path>, table: &LabelTable) -> Result<Labels, VolumeError> {
     let path = path.as_ref();
@@ -77,17 +120,12 @@ pub fn read_labels(path: impl AsRef<Path>, table: &LabelTable) -> Result<Labels,
 
 fn labels(path: &Path, table: &LabelTable) -> Result<Labels, Fault> {
     let stored = Stored::read(path)?;
-    let mut classes = Vec::with_capacity(stored.geometry.voxels());
-    // Neighbours mostly share their label: one comparison instead of a search.
-    let mut last = (f64::NAN, 0);
-    stored.visit(|index, value| {
-        if value != last.0 {
-            let refused = || Fault::Label { voxel: stored.position(index), value, expected: table.expected() };
-            last = (value, table.class(value).ok_or_else(refused)?);
-        }
-        classes.push(last.1);
+    let mut classes = Classes::new(table, stored.geometry.voxels());
+    stored.visit(|_, value| {
+        classes.push(value);
         Ok(())
     })?;
+    let classes = classes.finish(|index| stored.position(index))?;
     let geometry = stored.geometry;
     Ok(Labels { classes: geometry.to_canonical(&classes), geometry })
 }

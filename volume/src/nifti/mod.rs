@@ -21,7 +21,7 @@ use contract::{Modality, Plane};
 use nifti::NiftiType;
 
 pub(crate) use header::Header;
-pub use labels::{LabelTable, Labels, Unlisted, read_labels};
+pub use labels::{Classes, LabelTable, Labels, Unlisted, read_labels};
 use voxels::Stored;
 
 use crate::{Fault, Geometry, VolumeError};
