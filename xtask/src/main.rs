@@ -8,7 +8,6 @@ mod demo;
 mod edge;
 mod libtorch;
 mod memcheck;
-mod report;
 mod shell;
 mod size;
 mod subjects;

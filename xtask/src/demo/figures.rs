@@ -1,7 +1,10 @@
 //! What the chain measured, as the tables, headline figures and pictures of the report.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use contract::{LabelMap, Modality};
+use report::{Row, Table};
 use serde_json::Value;
 use volume::{
     dataset::{Dataset, Split},
@@ -10,9 +13,8 @@ use volume::{
 
 use super::{
     chain::{self, Chain, Results, Stage},
-    history,
+    page::Report,
 };
-use crate::report::{Report, Row, Table};
 
 /// Slices of each picture, and their side in pixels.
 const SLICES: usize = 3;
@@ -35,10 +37,16 @@ pub fn report(chain: &Chain, results: &Results, scans: &str) -> Result<Report> {
         figures: figures(chain, results)?,
         dice: dice(results),
         latency: latency(&results.bench)?,
-        charts: history::charts(&chain.history(), &labels)?,
+        charts: charts(&chain.history(), &labels)?,
         pictures,
         labels,
     })
+}
+
+fn charts(path: &Path, labels: &LabelMap) -> Result<Vec<report::Chart>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let history = report::History::parse(&text).with_context(|| path.display().to_string())?;
+    Ok(report::charts(&history, labels))
 }
 
 fn threads() -> usize {

@@ -5,7 +5,7 @@
 
 mod chain;
 mod figures;
-mod history;
+mod page;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -14,7 +14,7 @@ use clap::Args;
 use contract::Modality;
 use volume::dataset::Split;
 
-use crate::{libtorch, report, shell};
+use crate::{libtorch, shell};
 use chain::Chain;
 
 /// Phantoms, training, export, segmentation and a report, into target/demo/.
@@ -111,10 +111,10 @@ fn finish(chain: &Chain, scans: &str) -> Result<()> {
     let results = chain.run()?;
     let report = figures::report(chain, &results, scans)?;
     let path = chain.out.join("report.html");
-    volume::atomic::write_bytes(&path, report::page(&report)?.as_bytes())
+    volume::atomic::write_bytes(&path, page::page(&report)?.as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("\nDice on {scans}\n\n{}", report::text(&report.dice));
-    println!("{}", report::text(&report.latency));
+    println!("\nDice on {scans}\n\n{}", report.dice.text());
+    println!("{}", report.latency.text());
     for (value, name) in &report.figures {
         println!("{value:>12}  {name}");
     }

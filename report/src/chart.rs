@@ -1,9 +1,24 @@
 //! Line charts as SVG text, coloured by the page's own variables so that they follow its light and dark themes.
 
-use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
+use crate::ReportError;
+
+/// A chart of lines over the training step.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    /// Title.
+    pub caption: String,
+    /// Vertical axis.
+    pub unit: String,
+    /// Lines.
+    pub series: Vec<Series>,
+    /// Fixed vertical range; else it fits the data.
+    pub range: Option<(f64, f64)>,
+}
+
 /// One line of a chart.
+#[derive(Clone, Debug)]
 pub struct Series {
     /// Shown in the legend.
     pub name: String,
@@ -21,8 +36,15 @@ fn line_color(index: usize) -> RGBColor {
     RGBColor(3, 3, index as u8 % 8)
 }
 
-/// A chart of `series` over the training step; `range` fixes the vertical axis, else it fits the data.
-pub fn lines(caption: &str, unit: &str, series: &[Series], range: Option<(f64, f64)>) -> Result<String> {
+impl Chart {
+    /// As SVG text.
+    pub fn svg(&self) -> Result<String, ReportError> {
+        let Self { caption, unit, series, range } = self;
+        lines(caption, unit, series, *range)
+    }
+}
+
+fn lines(caption: &str, unit: &str, series: &[Series], range: Option<(f64, f64)>) -> Result<String, ReportError> {
     let mut svg = String::new();
     let mut draw = || -> Result<(), Box<dyn std::error::Error>> {
         let area = SVGBackend::with_string(&mut svg, (560, 330)).into_drawing_area();
@@ -48,9 +70,12 @@ pub fn lines(caption: &str, unit: &str, series: &[Series], range: Option<(f64, f
             .y_labels(6)
             .draw()?;
         for line in series {
+            // As many points as the chart has pixels; a long training has more.
+            let every = line.points.len().div_ceil(560).max(1);
+            let points = line.points.iter().copied().rev().step_by(every).collect::<Vec<_>>().into_iter().rev();
             let color = line_color(line.color);
             chart
-                .draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)))?
+                .draw_series(LineSeries::new(points, color.stroke_width(2)))?
                 .label(&line.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(3)));
         }
@@ -62,7 +87,7 @@ pub fn lines(caption: &str, unit: &str, series: &[Series], range: Option<(f64, f
         area.present()?;
         Ok(())
     };
-    draw().map_err(|error| anyhow!("cannot draw the chart '{caption}': {error}"))?;
+    draw().map_err(|error| ReportError::Draw { caption: caption.into(), reason: error.to_string() })?;
     Ok(themed(&svg))
 }
 
