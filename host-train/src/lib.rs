@@ -13,6 +13,7 @@ pub mod patches;
 pub mod run;
 pub mod sampler;
 pub mod schedule;
+pub mod segment;
 pub mod state;
 pub mod store;
 pub mod topology;

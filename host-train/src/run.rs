@@ -190,6 +190,7 @@ mod tests {
         topology::Topology,
         trainer::{Amp, Settings},
     };
+    use contract::Net;
     use std::fs;
     use tch::Device;
 
@@ -235,8 +236,14 @@ mod tests {
     fn a_resumed_run_leaves_the_files_of_an_uninterrupted_one() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
-        for topology in [Topology::Ummkd, Topology::Individual] {
-            let settings = Settings { steps: 10, ..settings(topology) };
+        let volumes = |mut settings: Settings| {
+            settings.spec.net = Net::compact3d(5, 2, 8, 32, 32);
+            settings
+        };
+        let all = [settings(Topology::Ummkd), settings(Topology::Individual), volumes(settings(Topology::Ummkd))];
+        for settings in all {
+            let settings = Settings { steps: 10, ..settings };
+            let name = format!("{:?} {}", settings.topology, settings.spec.net.name);
             let data = data(&settings, 1);
             let mut trainer = Trainer::new(settings.clone(), Device::Cpu, Amp::Off).unwrap();
             fs::create_dir_all(&cut).unwrap();
@@ -255,7 +262,7 @@ mod tests {
             for file in fs::read_dir(&whole).unwrap().map(Result::unwrap) {
                 if file.path().extension().is_some_and(|ending| ending == "safetensors") {
                     let [a, b] = [&whole, &cut].map(|folder| fs::read(folder.join(file.file_name())).unwrap());
-                    assert!(a == b, "{topology:?}: {:?}", file.file_name());
+                    assert!(a == b, "{name}: {:?}", file.file_name());
                     compared += 1;
                 }
             }

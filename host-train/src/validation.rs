@@ -1,17 +1,9 @@
 //! Dice on held-out training cases, on the model's grid: quick enough to be asked for often. Scores on the scanner's grid,
 //! with distances in mm, are the business of `eval`.
 
-use contract::{Modality, ModelSpec};
-use tch::Tensor;
+use contract::{Modality, ModelSpec, tiles::Tiling};
 
-use crate::{
-    data::{Case, reals},
-    net::Network,
-    trainer::image,
-};
-
-/// Slices per forward pass.
-const BATCH: usize = 16;
+use crate::{data::Case, net::Network, segment::segment};
 
 /// Mean Dice per organ over the cases of one modality.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,11 +37,10 @@ pub fn validate(network: &Network, spec: &ModelSpec, modality: Modality, cases: 
     let mut values = vec![vec![]; spec.labels.classes()];
     for case in cases {
         let (mut both, mut either) = (vec![0u64; spec.labels.classes()], vec![0u64; spec.labels.classes()]);
-        let all: Vec<usize> = (0..case.depth()).filter(|&z| case.usable[z]).collect();
-        for chunk in all.chunks(BATCH) {
-            let predicted = predict(network, spec, modality, &reals_of(case, spec, chunk), chunk.len());
-            let truth = chunk.iter().flat_map(|&z| case.slice_labels(z));
-            for (&a, &b) in predicted.iter().zip(truth) {
+        let area = case.model_labels.len() / case.depth();
+        let predicted = segment(network, spec, modality, case, Tiling::default());
+        for (z, slice) in predicted.chunks_exact(area).enumerate().filter(|&(z, _)| case.usable[z]) {
+            for (&a, &b) in slice.iter().zip(case.slice_labels(z)) {
                 either[usize::from(a)] += 1;
                 either[usize::from(b)] += 1;
                 both[usize::from(a)] += u64::from(a == b);
@@ -62,30 +53,6 @@ pub fn validate(network: &Network, spec: &ModelSpec, modality: Modality, cases: 
     let organ =
         |(class, label): (u8, &contract::Label)| (label.name.clone(), mean(values[usize::from(class)].iter().copied()));
     OrganDice { modality, organs: spec.labels.organs().map(organ).collect() }
-}
-
-/// Classes `[n, h, w]` of reals `[n, slices, h, w]`, a few slices at a time.
-pub fn predict(network: &Network, spec: &ModelSpec, modality: Modality, reals: &[f32], n: usize) -> Vec<u8> {
-    let area = spec.grid.height * spec.grid.width;
-    let mut labels = Vec::with_capacity(n * area);
-    for part in reals.chunks(BATCH * spec.slices() * area) {
-        let slices = part.len() / (spec.slices() * area);
-        let classes: Tensor = network.labels(&image(spec, part, slices, network.device()), modality);
-        let start = labels.len();
-        labels.resize(start + slices * area, 0);
-        classes.contiguous().copy_data(&mut labels[start..], slices * area);
-    }
-    labels
-}
-
-fn reals_of(case: &Case, spec: &ModelSpec, slices: &[usize]) -> Vec<f32> {
-    let mut codes = vec![0; spec.slices() * spec.grid.height * spec.grid.width];
-    let mut images = Vec::with_capacity(slices.len() * codes.len());
-    for &z in slices {
-        case.image(z, spec.slices(), &mut codes);
-        images.extend(reals(&codes, spec));
-    }
-    images
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -104,15 +71,14 @@ mod tests {
     fn dice_is_that_of_the_answers_counted_one_by_one() {
         let spec = settings(Topology::Ummkd).spec;
         let network = Network::new(&spec.net, &[Modality::Ct], Norms::PerModality, 5, Device::Cpu).unwrap();
-        let depth = BATCH + 3;
+        let depth = 19;
         let labels: Vec<u8> = (0..depth * 1024).map(|i| [0, 1, 3][i / 7 % 3]).collect();
         let mut raw: Vec<i16> = (0..depth * 1024).map(|i| (i * 7919 % 601) as i16 - 300).collect();
         raw[1024..2048].fill(12); // A constant slice is nobody's business.
         let case = case_of(Modality::Ct, [32, 32, depth], raw, labels, &spec);
         let used: Vec<usize> = (0..depth).filter(|&z| z != 1).collect();
-        let answers: Vec<u8> = (used.iter())
-            .flat_map(|&z| predict(&network, &spec, Modality::Ct, &reals_of(&case, &spec, &[z]), 1))
-            .collect();
+        let found = segment(&network, &spec, Modality::Ct, &case, Tiling::default());
+        let answers: Vec<u8> = used.iter().flat_map(|&z| found[z * 1024..][..1024].to_vec()).collect();
         let truth: Vec<u8> = used.iter().flat_map(|&z| case.slice_labels(z).to_vec()).collect();
         let scores = validate(&network, &spec, Modality::Ct, &[case]);
         for (class, (organ, dice)) in (1u8..).zip(&scores.organs) {

@@ -89,6 +89,30 @@ fn a_killed_training_goes_on_as_if_nothing_had_happened() {
     assert_eq!((scores.cases.len(), scores.summary.len()), (2, 10));
 }
 
+/// Volumes of fewer slices than a patch are trained on and scored as well; the scores say how they came about.
+#[test]
+fn a_3d_network_is_trained_and_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = patients(&folder.path().join("data"));
+    let [out, json] = ["run", "scores.json"].map(|name| folder.path().join(name));
+    let mut arguments = training(&data, &out);
+    arguments.extend(["--net", "compact3d", "--depth", "16", "--topology", "joint-msn"]);
+    let position = arguments.iter().position(|&word| word == "24").unwrap();
+    arguments[position] = "3";
+    succeed(&arguments);
+    let best = out.join("best.safetensors");
+    let network = ["eval", "--checkpoint", text(&best), "--json", text(&json), "--ct", text(&data[0])];
+    let report = |extra: &[&str]| -> serde_json::Value {
+        succeed(&[&network[..], extra].concat());
+        serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap()
+    };
+    let plain = report(&[]);
+    assert_eq!((&plain["tiling"], &plain["largest_component"]), (&"gaussian".into(), &false.into()));
+    let other = report(&["--tiling", "flush", "--largest-component"]);
+    assert_eq!((&other["tiling"], &other["largest_component"]), (&"flush".into(), &true.into()));
+    assert_eq!(plain["cases"].as_array().unwrap().len(), 1);
+}
+
 #[test]
 fn what_is_wrong_is_named_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -114,6 +138,9 @@ fn what_is_wrong_is_named_and_nothing_is_written() {
         (with(&["--resume"]), "expected the state of the training to resume"),
         (with(&["--lr", "NaN"]), "--lr NaN: expected a positive number"),
         (with(&["--kd-weight", "-1"]), "kd-weight"),
+        (with(&["--depth", "8"]), "--depth 8: for 3D networks"),
+        (with(&["--net", "compact3d", "--depth", "12"]), "--depth 12: expected a multiple of 8"),
+        (with(&["--net", "unet3d", "--slices", "3"]), "--slices 3: for 2D networks"),
         (with(&["--slices", "2"]), "--slices 2: expected an odd number"),
         (with(&["--amp", "bf16"]), "--amp off"),
     ];

@@ -5,6 +5,7 @@
 //! the grid they came from: a [`Geometry`] remembers the way.
 
 pub mod atomic;
+pub mod components;
 pub mod dataset;
 mod error;
 mod geometry;

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use contract::{LabelMap, Modality};
+use contract::{LabelMap, Modality, tiles::Tiling};
 use host_train::{
     checkpoint,
-    data::{self, Part},
-    eval::{self, Scores},
-    validation::predict,
+    data::{self, Case, Part},
+    eval::{self, Handling, Scores},
+    segment::segment,
 };
+use serde::Serialize;
 
 use super::DeviceArgument;
 
@@ -42,6 +43,12 @@ pub struct Arguments {
     /// Leave out cases that cannot be used, and name them; without this the first one stops the evaluation
     #[arg(long)]
     skip_bad: bool,
+    /// How a 3D network's tiles lie on each other
+    #[arg(long, value_enum, default_value = "gaussian", conflicts_with = "predictions")]
+    tiling: TilingArgument,
+    /// Keep of each organ only its largest connected part (voxels that share a face, an edge or a corner)
+    #[arg(long, conflicts_with = "predictions")]
+    largest_component: bool,
     /// Where to compute
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceArgument,
@@ -60,6 +67,34 @@ enum SplitArgument {
     Train,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum TilingArgument {
+    /// Half a tile apart, logits weighted by a Gaussian
+    Gaussian,
+    /// Side by side, the last flush with the end, as in the paper's code
+    Flush,
+}
+
+impl From<TilingArgument> for Tiling {
+    fn from(argument: TilingArgument) -> Self {
+        match argument {
+            TilingArgument::Gaussian => Self::Gaussian,
+            TilingArgument::Flush => Self::Flush,
+        }
+    }
+}
+
+/// What `--json` writes.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    scores: &'a Scores,
+    /// Absent where label maps were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tiling: Option<Tiling>,
+    largest_component: bool,
+}
+
 /// Prints Dice, HD95 and ASSD per organ and modality.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let part = match arguments.split {
@@ -76,8 +111,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     print!("{scores}");
     match &arguments.json {
-        Some(path) => volume::atomic::write_bytes(path, scores.json().as_bytes())
-            .with_context(|| format!("{}: cannot be written", path.display())),
+        Some(path) => {
+            let tiling = arguments.predictions.is_none().then(|| arguments.tiling.into());
+            let report = Report { scores: &scores, tiling, largest_component: arguments.largest_component };
+            volume::atomic::write_bytes(path, &serde_json::to_vec_pretty(&report)?)
+                .with_context(|| format!("{}: cannot be written", path.display()))
+        }
         None => Ok(()),
     }
 }
@@ -119,8 +158,9 @@ fn of_network(
         let cases = data::load_with(folder, modality, part, &meta.spec, &mut bad)?;
         super::tell_skipped(folder, &bad);
         let out = arguments.labels.as_ref().map(|labels| labels.join(modality.name()));
-        let mut predict = |reals: &[f32], n: usize| predict(&network, &meta.spec, modality, reals, n);
-        scores = scores.merge(eval::evaluate_into(&cases, &meta.spec, out.as_deref(), &mut predict)?);
+        let mut predict = |case: &Case| segment(&network, &meta.spec, modality, case, arguments.tiling.into());
+        let handling = Handling { largest_component: arguments.largest_component, out: out.as_deref() };
+        scores = scores.merge(eval::evaluate_with(&cases, &meta.spec, handling, &mut predict)?);
     }
     Ok(scores)
 }

@@ -58,11 +58,15 @@ pub struct Arguments {
     /// Neighbouring slices that the network sees at once (odd); dilated2d has 3
     #[arg(long, value_name = "N", help_heading = "Network")]
     slices: Option<usize>,
+    /// Consecutive slices of a patch that a 3D network sees and segments at once, a multiple of 8; default: 8.
+    /// Volumes of fewer slices are filled up by repeating their ends
+    #[arg(long, value_name = "N", help_heading = "Network")]
+    depth: Option<usize>,
 
     /// Optimiser steps; each sees a batch of CT and a batch of MRI
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Optimiser")]
     steps: u64,
-    /// Slices of each modality in a step
+    /// Slices of each modality in a step, or patches of a 3D network (the paper has 2)
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Optimiser")]
     batch: u16,
     /// Peak learning rate of Adam
@@ -124,6 +128,7 @@ const EXAMPLE: &str = "\
 Example:
   gantry-train phantom --out data
   gantry-train train --ct data/Dataset001_PhantomCT --mr data/Dataset002_PhantomMR --out run --steps 600
+  gantry-train train --net unet3d --depth 8 --batch 2 --ct data/Dataset001_PhantomCT --mr data/Dataset002_PhantomMR --out run3d
 Stopped by Ctrl-C? The same line with --resume goes on from the last validation.
 `--topology individual` writes best-ct.safetensors and best-mr.safetensors.";
 
@@ -147,6 +152,16 @@ pub enum NetArgument {
     CompactDilated,
     /// The paper's dilated residual 2D network (39 million weights)
     Dilated2d,
+    /// Small U-shaped 3D network for devices
+    Compact3d,
+    /// The paper's 3D U-Net (2 million weights)
+    Unet3d,
+}
+
+impl NetArgument {
+    fn is_3d(self) -> bool {
+        matches!(self, Self::Compact3d | Self::Unet3d)
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -187,22 +202,36 @@ fn parse_size(text: &str) -> Result<(usize, usize), String> {
 }
 
 impl Arguments {
+    /// The family of networks at the size that the options ask for.
+    fn net(&self, classes: usize) -> anyhow::Result<Net> {
+        let (height, width) = self.size;
+        let (slices, depth) = (self.slices.unwrap_or(1), self.depth.unwrap_or(8));
+        if self.net.is_3d() {
+            ensure!(self.slices.is_none(), "--slices {slices}: for 2D networks; a 3D network sees --depth slices");
+            ensure!(depth > 0 && depth % 8 == 0 && depth <= 256, "--depth {depth}: expected a multiple of 8 up to 256");
+        } else {
+            ensure!(self.depth.is_none(), "--depth {depth}: for 3D networks; a 2D network sees --slices slices");
+        }
+        Ok(match self.net {
+            NetArgument::Compact | NetArgument::CompactDilated => {
+                ensure!(slices % 2 == 1 && slices <= 15, "--slices {slices}: expected an odd number up to 15");
+                let family = if self.net == NetArgument::Compact { Net::compact } else { Net::compact_dilated };
+                family(slices, classes, self.width.into(), height, width)
+            }
+            NetArgument::Dilated2d => {
+                ensure!(self.slices.is_none_or(|n| n == 3), "--slices {slices}: dilated2d sees 3");
+                Net::dilated2d(classes, height, width)
+            }
+            NetArgument::Compact3d => Net::compact3d(classes, self.width.into(), depth, height, width),
+            NetArgument::Unet3d => Net::unet3d(classes, depth, height, width),
+        })
+    }
+
     /// What the options ask for, if they fit each other.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         let (height, width) = self.size;
         let labels = LabelMap::abdomen();
-        let net = match self.net {
-            NetArgument::Compact | NetArgument::CompactDilated => {
-                let slices = self.slices.unwrap_or(1);
-                ensure!(slices % 2 == 1 && slices <= 15, "--slices {slices}: expected an odd number up to 15");
-                let family = if self.net == NetArgument::Compact { Net::compact } else { Net::compact_dilated };
-                family(slices, labels.classes(), self.width.into(), height, width)
-            }
-            NetArgument::Dilated2d => {
-                ensure!(self.slices.is_none_or(|n| n == 3), "--slices {:?}: dilated2d sees 3", self.slices);
-                Net::dilated2d(labels.classes(), height, width)
-            }
-        };
+        let net = self.net(labels.classes())?;
         let shapes = net.shapes()?;
         let deepest = shapes.iter().map(|shape| shape.pixels()).min().unwrap_or(0) * usize::from(self.batch);
         ensure!(

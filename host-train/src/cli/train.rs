@@ -58,7 +58,7 @@ fn echo(out: &Path, trainer: &Trainer, data: &Data, device: Device) -> anyhow::R
     let counts = settings.spec.net.counts()?;
     let grid = settings.spec.grid;
     println!(
-        "{} {}: {} shared weights, {} per modality's norms, {:.0} million multiply-accumulates a slice",
+        "{} {}: {} shared weights, {} per modality's norms, {:.0} million multiply-accumulates an image",
         settings.topology.name(),
         settings.spec.net.name,
         counts.shared,
@@ -70,7 +70,7 @@ fn echo(out: &Path, trainer: &Trainer, data: &Data, device: Device) -> anyhow::R
         grid.height,
         grid.width,
         grid.spacing_mm,
-        settings.spec.slices()
+        settings.spec.slices() * settings.spec.depth()
     );
     for (modality, (sampler, held_out)) in Modality::ALL.iter().zip(data.samplers.iter().zip(&data.validation)) {
         println!("  {modality}: trains on {} slices, {} cases held out", sampler.slices(), held_out.len());

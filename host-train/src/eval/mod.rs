@@ -10,36 +10,45 @@ mod table;
 use std::path::Path;
 
 use contract::{LabelMap, ModelSpec};
-use volume::metrics;
+use volume::{components::keep_largest, metrics};
 
 pub use files::{read_prediction, score_files, score_files_with, write_prediction};
 pub use scores::{CaseScore, OrganScore, OrganSummary, Scores, Spread};
 
 use crate::data::{self, Case, DataError};
 
-/// Slices that are predicted at a time.
-const BATCH: usize = 16;
+/// A network: a case to classes on the model's grid, `[z, height, width]` ([`crate::segment::segment`]).
+pub type Predict<'a> = dyn FnMut(&Case) -> Vec<u8> + 'a;
 
-/// A network: reals `[n, slices, height, width]` and `n` to classes `[n, height, width]`.
-pub type Predict<'a> = dyn FnMut(&[f32], usize) -> Vec<u8> + 'a;
+/// What is done with an evaluation's label maps besides scoring them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Handling<'a> {
+    /// Keep of each organ only its largest connected part, before anything else.
+    pub largest_component: bool,
+    /// Write them into this folder.
+    pub out: Option<&'a Path>,
+}
 
 /// Scores a network on cases of one modality.
 pub fn evaluate(cases: &[Case], spec: &ModelSpec, predict: &mut Predict) -> Result<Scores, DataError> {
-    evaluate_into(cases, spec, None, predict)
+    evaluate_with(cases, spec, Handling::default(), predict)
 }
 
-/// Scores a network, and writes its label maps into the folder `out` if there is one.
-pub fn evaluate_into(
+/// Scores a network, its label maps handled as asked.
+pub fn evaluate_with(
     cases: &[Case],
     spec: &ModelSpec,
-    out: Option<&Path>,
+    handling: Handling<'_>,
     predict: &mut Predict,
 ) -> Result<Scores, DataError> {
     data::one_modality(cases)?;
     let mut scores = vec![];
     for case in cases {
-        let predicted = predict_case(case, spec, predict)?;
-        if let Some(out) = out {
+        let mut predicted = predict_case(case, spec, predict)?;
+        if handling.largest_component {
+            keep_largest(&mut predicted, case.geometry.shape(), &spec.labels);
+        }
+        if let Some(out) = handling.out {
             write_prediction(out, case, &predicted)?;
         }
         scores.push(score(case, &predicted, &spec.labels));
@@ -52,18 +61,9 @@ pub fn predict_case(case: &Case, spec: &ModelSpec, predict: &mut Predict) -> Res
     let (resampler, model_area) = (case.resampler(spec)?, spec.grid.height * spec.grid.width);
     let area = case.raw.len() / case.depth();
     let mut labels = vec![0; case.raw.len()];
-    let mut codes = vec![0; spec.slices() * model_area];
-    let usable: Vec<usize> = (0..case.depth()).filter(|&z| case.usable[z]).collect();
-    for batch in usable.chunks(BATCH) {
-        let mut images = Vec::with_capacity(batch.len() * codes.len());
-        for &z in batch {
-            case.image(z, spec.slices(), &mut codes);
-            images.extend(data::reals(&codes, spec));
-        }
-        let predicted = checked(case, spec, predict(&images, batch.len()), batch.len() * model_area)?;
-        for (&z, slice) in batch.iter().zip(predicted.chunks_exact(model_area)) {
-            resampler.labels_back(slice, &mut labels[z * area..][..area]);
-        }
+    let predicted = checked(case, spec, predict(case), case.depth() * model_area)?;
+    for (z, slice) in predicted.chunks_exact(model_area).enumerate().filter(|&(z, _)| case.usable[z]) {
+        resampler.labels_back(slice, &mut labels[z * area..][..area]);
     }
     Ok(labels)
 }

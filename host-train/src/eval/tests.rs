@@ -32,12 +32,13 @@ fn data_set(folder: &Path) {
     writer.finish().unwrap();
 }
 
-/// Answers with the truth of the slices it is asked for, in their order.
-fn perfect(case: &Case) -> impl FnMut(&[f32], usize) -> Vec<u8> + use<> {
-    let slices: Vec<Vec<u8>> =
-        (0..case.depth()).filter(|&z| case.usable[z]).map(|z| case.slice_labels(z).to_vec()).collect();
-    let mut asked = slices.into_iter();
-    move |_, n| asked.by_ref().take(n).flatten().collect()
+/// Answers with the truth, and with nonsense where nobody must look.
+fn perfect() -> impl FnMut(&Case) -> Vec<u8> {
+    |case| {
+        (0..case.depth())
+            .flat_map(|z| if case.usable[z] { case.slice_labels(z).to_vec() } else { vec![3; 1024] })
+            .collect()
+    }
 }
 
 fn dices(scores: &Scores) -> Vec<Option<f64>> {
@@ -51,7 +52,7 @@ fn a_perfect_network_is_perfect_where_the_grids_coincide() {
     let spec = spec_of(1, 32, 32, 2.);
     let cases = load(folder.path(), Modality::Ct, Part::Test, &spec).unwrap();
     assert_eq!(cases[0].usable, [true, true, true, true, true, false]);
-    let scores = evaluate(&cases, &spec, &mut perfect(&cases[0])).unwrap();
+    let scores = evaluate(&cases, &spec, &mut perfect()).unwrap();
     assert_eq!(dices(&scores), [Some(1.), None, None, Some(1.)]);
     let liver = &scores.cases[0].organs[0];
     assert_eq!((liver.hd95_mm, liver.assd_mm), (Some(0.), Some(0.)));
@@ -66,7 +67,7 @@ fn a_perfect_network_is_limited_by_resampling_alone() {
     data_set(folder.path());
     let spec = spec_of(1, 32, 32, 3.6);
     let cases = load(folder.path(), Modality::Ct, Part::Test, &spec).unwrap();
-    let scores = evaluate(&cases, &spec, &mut perfect(&cases[0])).unwrap();
+    let scores = evaluate(&cases, &spec, &mut perfect()).unwrap();
     for (organ, [a, b]) in [(0, [8., 8.]), (3, [6., 9.])] {
         let score = &scores.cases[0].organs[organ];
         let worst = 1. - 2.8 * (a + b) / (2. * a * b);
@@ -76,16 +77,37 @@ fn a_perfect_network_is_limited_by_resampling_alone() {
     assert!(dices(&scores).iter().flatten().any(|&dice| dice < 1.), "some edge lies between the model's pixels");
 }
 
+/// A liver with a speck beside it: without the speck it is perfect again.
+#[test]
+fn the_largest_part_of_an_organ_can_be_all_that_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    data_set(folder.path());
+    let spec = spec_of(1, 32, 32, 2.);
+    let cases = load(folder.path(), Modality::Ct, Part::Test, &spec).unwrap();
+    let mut speckled = |case: &Case| {
+        let mut labels = case.model_labels.clone();
+        labels[2 * 1024 + 22 * 32 + 24] = 1;
+        labels
+    };
+    let plain = evaluate(&cases, &spec, &mut speckled).unwrap();
+    let handling = Handling { largest_component: true, out: None };
+    let cleaned = evaluate_with(&cases, &spec, handling, &mut speckled).unwrap();
+    assert!(dices(&plain)[0].unwrap() < 1.);
+    assert_eq!(dices(&cleaned), [Some(1.), None, None, Some(1.)]);
+}
+
 #[test]
 fn label_maps_come_back_from_files_with_the_same_scores() {
     let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     data_set(folder.path());
     let spec = spec_of(1, 32, 32, 3.);
     let cases = load(folder.path(), Modality::Ct, Part::Test, &spec).unwrap();
-    let direct = evaluate_into(&cases, &spec, Some(out.path()), &mut perfect(&cases[0])).unwrap();
+    let direct =
+        evaluate_with(&cases, &spec, Handling { out: Some(out.path()), ..Handling::default() }, &mut perfect())
+            .unwrap();
     let again = score_files(folder.path(), Modality::Ct, Part::Test, &spec.labels, out.path()).unwrap();
     assert_eq!(direct, again);
-    let labels = predict_case(&cases[0], &spec, &mut perfect(&cases[0])).unwrap();
+    let labels = predict_case(&cases[0], &spec, &mut perfect()).unwrap();
     let table = volume::LabelTable::identity(&spec.labels);
     let file = read_labels(out.path().join("boxes.nii.gz"), &table).unwrap();
     assert_eq!(file.classes, labels);
@@ -112,8 +134,8 @@ fn a_network_that_answers_nonsense_is_refused() {
     data_set(folder.path());
     let spec = spec_of(1, 32, 32, 2.);
     let cases = load(folder.path(), Modality::Ct, Part::Test, &spec).unwrap();
-    let short = evaluate(&cases, &spec, &mut |_, _| vec![0; 7]).unwrap_err().to_string();
-    assert!(short.contains("7 predicted labels, expected 5120"), "{short}");
-    let class = evaluate(&cases, &spec, &mut |_, n| vec![5; n * 1024]).unwrap_err().to_string();
+    let short = evaluate(&cases, &spec, &mut |_| vec![0; 7]).unwrap_err().to_string();
+    assert!(short.contains("7 predicted labels, expected 6144"), "{short}");
+    let class = evaluate(&cases, &spec, &mut |case| vec![5; case.depth() * 1024]).unwrap_err().to_string();
     assert!(class.contains("predicted class 5, expected less than 5"), "{class}");
 }
