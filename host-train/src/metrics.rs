@@ -1,7 +1,8 @@
 //! `metrics.jsonl`: one JSON object per line, for plots and reports.
 //!
 //! `{"kind":"step","step":10,"dice_ct":..,"ce_ct":..,"dice_mr":..,"ce_mr":..,"kd":..,"l2":..,"lr":..,"seconds":..}` for a
-//! logged step (losses, unweighted but for `l2`; `seconds` since the training began), and
+//! logged step (losses, unweighted but for `l2`; `seconds` since the training began; `teacher_ct` and `teacher_mr` where
+//! there is a teacher), and
 //! `{"kind":"validation","step":..,"ct":{"liver":..,"mean":..},"mr":{..},"seconds":..}` with Dice for a validation.
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{trainer::Terms, validation::Validation};
+use crate::{objective::Terms, validation::Validation};
 
 /// What every line has.
 #[derive(Serialize, Deserialize)]
@@ -60,11 +61,17 @@ impl Metrics {
 
     /// Writes a step; `step` counts from 1.
     pub fn step(&mut self, step: u64, terms: &Terms, rate: f64) -> io::Result<()> {
-        let Terms { dice: [dice_ct, dice_mr], ce: [ce_ct, ce_mr], kd, l2 } = *terms;
-        self.line(&json!({
+        let Terms { dice: [dice_ct, dice_mr], ce: [ce_ct, ce_mr], kd, l2, teacher } = *terms;
+        let mut line = json!({
             "kind": "step", "step": step, "dice_ct": dice_ct, "ce_ct": ce_ct, "dice_mr": dice_mr, "ce_mr": ce_mr,
             "kd": kd, "l2": l2, "lr": rate, "seconds": self.seconds(),
-        }))
+        });
+        for (key, loss) in ["teacher_ct", "teacher_mr"].into_iter().zip(teacher) {
+            if let Some(loss) = loss {
+                line[key] = json!(loss);
+            }
+        }
+        self.line(&line)
     }
 
     /// Writes a validation.
@@ -93,7 +100,7 @@ mod tests {
     fn a_resumed_file_holds_every_step_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let terms = Terms { dice: [-0.5, -0.25], ce: [1., 2.], kd: 0.125, l2: 0.0625 };
+        let terms = Terms { dice: [-0.5, -0.25], ce: [1., 2.], kd: 0.125, l2: 0.0625, teacher: [None, Some(0.5)] };
         let mut first = Metrics::open(&path, 0).unwrap();
         for step in [10, 20, 30] {
             first.step(step, &terms, 1e-3).unwrap();
@@ -106,6 +113,7 @@ mod tests {
         let steps: Vec<u64> = lines.iter().map(|line| line["step"].as_u64().unwrap()).collect();
         assert_eq!(steps, [10, 20, 30]);
         assert_eq!((lines[2]["lr"].as_f64(), lines[2]["dice_mr"].as_f64()), (Some(1e-4), Some(-0.25)));
+        assert_eq!((lines[2]["teacher_mr"].as_f64(), lines[2].get("teacher_ct")), (Some(0.5), None));
         assert!(lines[2]["seconds"].as_f64() >= lines[1]["seconds"].as_f64());
     }
 }

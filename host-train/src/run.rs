@@ -16,10 +16,11 @@ use crate::{
     data::Case,
     metrics::Metrics,
     net::Network,
+    objective::Terms,
     sampler::{Prefetch, Sampler},
     state,
     store::StoreError,
-    trainer::{Terms, Trainer},
+    trainer::Trainer,
     validation::{OrganDice, Validation, validate},
 };
 

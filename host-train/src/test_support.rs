@@ -5,11 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    augment::Augment,
-    sampler::Batch,
-    schedule::Schedule,
-    topology::Topology,
-    trainer::{Objective, Settings},
+    augment::Augment, objective::Objective, sampler::Batch, schedule::Schedule, topology::Topology, trainer::Settings,
 };
 
 /// `compact-2` on 32 x 32 pixels, two slices a batch.
@@ -30,6 +26,7 @@ pub fn settings(topology: Topology) -> Settings {
         schedule: Schedule::Cosine,
         seed: 1,
         objective: Objective::default(),
+        teachers: vec![],
         augment: Augment::none(),
         held_out: None,
     }

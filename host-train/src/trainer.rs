@@ -12,35 +12,14 @@ use tch::{Device, Kind, Tensor, autocast};
 use crate::{
     adam::Adam,
     augment::Augment,
-    loss::{Absent, Pixels, distillation},
+    loss::Pixels,
     net::{Network, Role, Variable, axes, channels_last},
+    objective::{Objective, Terms},
     sampler::Batch,
     schedule::Schedule,
+    teacher::Teachers,
     topology::Topology,
 };
-
-/// Weight of each term of the objective; the defaults are the paper's.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Objective {
-    /// Of both Dice losses.
-    pub dice: f64,
-    /// Of both cross-entropies.
-    pub ce: f64,
-    /// Of the distillation, where the topology has it.
-    pub kd: f64,
-    /// Of `0.5 * |W|^2` over convolution kernels.
-    pub l2: f64,
-    /// Of the distillation's softmax.
-    pub temperature: f64,
-    /// Classes that one batch lacks.
-    pub absent: Absent,
-}
-
-impl Default for Objective {
-    fn default() -> Self {
-        Self { dice: 1., ce: 1., kd: 0.5, l2: 1e-4, temperature: 2., absent: Absent::Masked }
-    }
-}
 
 /// Everything but data and device that decides the outcome of a training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +40,9 @@ pub struct Settings {
     pub seed: u64,
     /// The loss.
     pub objective: Objective,
+    /// Digests of the files of the teachers.
+    #[serde(default)]
+    pub teachers: Vec<String>,
     /// Random variations of the slices.
     pub augment: Augment,
     /// Cases per modality that are held out, if anybody said so.
@@ -90,26 +72,6 @@ impl Amp {
     }
 }
 
-/// The terms of one step's objective, unweighted, in the order of [`Modality::ALL`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Terms {
-    /// In [-1, 0].
-    pub dice: [f64; 2],
-    /// Weighted cross-entropy.
-    pub ce: [f64; 2],
-    /// Distillation; measured for every topology, part of the objective for one.
-    pub kd: f64,
-    /// `0.5 * |W|^2` over kernels, times its weight.
-    pub l2: f64,
-}
-
-impl Terms {
-    /// Whether the training is still one.
-    pub fn is_finite(&self) -> bool {
-        [self.dice[0], self.dice[1], self.ce[0], self.ce[1], self.kd, self.l2].iter().all(|term| term.is_finite())
-    }
-}
-
 /// Networks in training.
 #[derive(Debug)]
 pub struct Trainer {
@@ -118,6 +80,7 @@ pub struct Trainer {
     amp: Amp,
     networks: Vec<Network>,
     adam: Adam,
+    teachers: Teachers,
     step: u64,
 }
 
@@ -126,7 +89,13 @@ impl Trainer {
     pub fn new(settings: Settings, device: Device, amp: Amp) -> Result<Self, NetError> {
         let networks = settings.topology.networks(&settings.spec.net, settings.seed, device)?;
         let adam = Adam::new(&variables(&networks));
-        Ok(Self { settings, device, amp, networks, adam, step: 0 })
+        Ok(Self { settings, device, amp, networks, adam, teachers: Teachers::default(), step: 0 })
+    }
+
+    /// With teachers, whose digests stand in the settings.
+    #[must_use]
+    pub fn taught_by(self, teachers: Teachers) -> Self {
+        Self { teachers, ..self }
     }
 
     /// What was asked for.
@@ -161,38 +130,29 @@ impl Trainer {
         // Dropout draws from libtorch's generator: seeded by the step, it needs no saving.
         let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
         tch::manual_seed((self.settings.seed ^ self.step.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as i64);
-        let pixels: [Pixels; 2] = core::array::from_fn(|index| self.pixels(Modality::ALL[index], batches[index]));
+        let images: [Tensor; 2] = core::array::from_fn(|index| self.image(batches[index]));
+        let pixels = [0, 1].map(|index| self.pixels(Modality::ALL[index], &images[index], batches[index]));
+        let taught = [0, 1].map(|index| self.teachers.logits(&images[index], Modality::ALL[index]));
         let objective = self.settings.objective;
-        let dice = [pixels[0].dice(), pixels[1].dice()];
-        let ce = [pixels[0].cross_entropy(), pixels[1].cross_entropy()];
-        let kd = distillation(&pixels[0], &pixels[1], objective.temperature, objective.absent);
-        let mut total = (&dice[0] + &dice[1]) * objective.dice + (&ce[0] + &ce[1]) * objective.ce;
-        if self.settings.topology.distils() {
-            total += &kd * objective.kd;
-        }
-        total.backward();
-        let terms = read.then(|| {
-            let value = |tensor: &Tensor| tensor.double_value(&[]);
-            Terms {
-                dice: [value(&dice[0]), value(&dice[1])],
-                ce: [value(&ce[0]), value(&ce[1])],
-                kd: value(&kd),
-                l2: objective.l2 * self.half_square(),
-            }
-        });
+        let losses = objective.losses(&pixels, &taught, self.settings.topology.distils(), self.step);
+        losses.total.backward();
+        let terms = read.then(|| losses.read(objective.l2 * self.half_square()));
         let rate = self.rate();
         self.adam.step(&variables(&self.networks), self.step, rate, objective.l2);
         self.step += 1;
         terms
     }
 
-    fn pixels(&self, modality: Modality, batch: &Batch) -> Pixels {
-        let image = image(&self.settings.spec, &batch.images, batch.n, self.device);
+    fn image(&self, batch: &Batch) -> Tensor {
+        image(&self.settings.spec, &batch.images, batch.n, self.device)
+    }
+
+    fn pixels(&self, modality: Modality, image: &Tensor, batch: &Batch) -> Pixels {
         let labels = Tensor::from_slice(&batch.labels).to_device(self.device);
         let network = self.network(modality);
         let logits = match self.amp {
-            Amp::Off | Amp::Tf32 => network.forward(&image, modality, true),
-            Amp::Bf16 => autocast(true, || network.forward(&image, modality, true)),
+            Amp::Off | Amp::Tf32 => network.forward(image, modality, true),
+            Amp::Bf16 => autocast(true, || network.forward(image, modality, true)),
         };
         Pixels::new(&logits, &labels)
     }

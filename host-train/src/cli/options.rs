@@ -7,10 +7,11 @@ use clap::{Args, ValueEnum};
 use contract::{Grid, Intensity, LabelMap, Modality, ModelSpec, Net};
 use host_train::{
     augment::Augment,
-    loss::Absent,
+    loss::{Absent, Kd},
+    objective::Objective,
     schedule::Schedule,
     topology::Topology,
-    trainer::{Amp, Objective, Settings},
+    trainer::{Amp, Settings},
 };
 
 use super::DeviceArgument;
@@ -103,6 +104,19 @@ pub struct Arguments {
     /// Classes that only one of the two batches holds
     #[arg(long, value_enum, default_value = "masked", help_heading = "Objective")]
     kd_absent: AbsentArgument,
+    /// How the distillation compares CT and MRI (topology ummkd)
+    #[arg(long, value_enum, default_value = "symmetric-kl", help_heading = "Objective")]
+    kd: KdArgument,
+    /// Steps over which the weight of the distillation grows from 0 to --kd-weight
+    #[arg(long, value_name = "STEPS", default_value_t = 0, help_heading = "Objective")]
+    kd_warmup: u64,
+    /// Checkpoint whose answers the network also imitates, pixel by pixel: of any network with the same grid and classes.
+    /// Give it twice for a teacher per modality
+    #[arg(long, value_name = "CHECKPOINT", help_heading = "Objective")]
+    pub teacher: Vec<PathBuf>,
+    /// Weight of the imitation of --teacher
+    #[arg(long, allow_negative_numbers = true, value_name = "W", default_value_t = 1., help_heading = "Objective")]
+    teacher_weight: f64,
     /// Weight of half the squared convolution kernels
     #[arg(long, allow_negative_numbers = true, value_name = "W", default_value_t = 1e-4, help_heading = "Objective")]
     l2: f64,
@@ -183,6 +197,16 @@ pub enum AbsentArgument {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+pub enum KdArgument {
+    /// Symmetric Kullback-Leibler divergence, as the paper
+    SymmetricKl,
+    /// Squared Euclidean distance
+    L2,
+    /// Each modality's answer is the other's soft target
+    CrossEntropy,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 pub enum AmpArgument {
     /// All in f32
     Off,
@@ -249,6 +273,7 @@ impl Arguments {
             ("dice-weight", self.dice_weight),
             ("ce-weight", self.ce_weight),
             ("kd-weight", self.kd_weight),
+            ("teacher-weight", self.teacher_weight),
             ("l2", self.l2),
         ] {
             ensure!(weight >= 0. && weight.is_finite(), "--{name} {weight}: expected 0 or more");
@@ -271,7 +296,11 @@ impl Arguments {
                 l2: self.l2,
                 temperature: self.temperature,
                 absent: self.kd_absent.into(),
+                kd_kind: self.kd.into(),
+                kd_warmup: self.kd_warmup,
+                teacher: if self.teacher.is_empty() { 0. } else { self.teacher_weight },
             },
+            teachers: vec![],
             augment: if self.no_augment { Augment::none() } else { Augment::default() },
             held_out: self.val,
         })
@@ -304,6 +333,16 @@ impl From<AbsentArgument> for Absent {
         match argument {
             AbsentArgument::Masked => Self::Masked,
             AbsentArgument::Original => Self::Original,
+        }
+    }
+}
+
+impl From<KdArgument> for Kd {
+    fn from(argument: KdArgument) -> Self {
+        match argument {
+            KdArgument::SymmetricKl => Self::SymmetricKl,
+            KdArgument::L2 => Self::L2,
+            KdArgument::CrossEntropy => Self::CrossEntropy,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use contract::Modality;
 use host_train::{
+    objective::Terms,
     run::Event,
-    trainer::Terms,
     validation::{OrganDice, Validation},
 };
 use indicatif::{ProgressBar, ProgressStyle};

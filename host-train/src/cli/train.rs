@@ -10,6 +10,7 @@ use host_train::{
     run::{self, Data, Options, STATE},
     sampler::Sampler,
     state,
+    teacher::Teachers,
     topology::Topology,
     trainer::{Amp, Settings, Trainer},
 };
@@ -25,7 +26,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = arguments.device.choose()?;
     let amp = Amp::from(arguments.amp);
     device::set_precision(device, amp)?;
-    let settings = arguments.settings()?;
+    let mut settings = arguments.settings()?;
+    let (teachers, digests) = Teachers::load(&arguments.teacher, &settings.spec, device)?;
+    settings.teachers = digests;
     let state_path = arguments.out.join(STATE);
     match (arguments.resume, state_path.exists()) {
         (true, false) => bail!("{}: not found, expected the state of the training to resume", state_path.display()),
@@ -35,11 +38,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         _ => {}
     }
     let data = read(arguments, &settings)?;
-    let (mut trainer, mut best) = if arguments.resume {
+    let (trainer, mut best) = if arguments.resume {
         state::load(&state_path, settings, device, amp)?
     } else {
         (Trainer::new(settings, device, amp)?, vec![])
     };
+    let mut trainer = trainer.taught_by(teachers);
     fs::create_dir_all(&arguments.out).with_context(|| format!("{}: cannot be made", arguments.out.display()))?;
     echo(&arguments.out, &trainer, &data, device)?;
     let options = options(arguments);

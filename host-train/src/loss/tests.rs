@@ -91,7 +91,7 @@ fn naive_means(data: &Data, class: usize) -> [f64; CLASSES] {
     mean
 }
 
-fn naive_distillation(a: &Data, b: &Data, temperature: f64, absent: Absent) -> f64 {
+fn naive_distillation(a: &Data, b: &Data, kind: Kd, temperature: f64, absent: Absent) -> f64 {
     let mut sum = 0.;
     for c in 0..CLASSES {
         if absent == Absent::Masked && (a.count(c) == 0. || b.count(c) == 0.) {
@@ -99,7 +99,11 @@ fn naive_distillation(a: &Data, b: &Data, temperature: f64, absent: Absent) -> f
         }
         let [q, r] = [a, b].map(|data| softmax(naive_means(data, c).map(|z| z / temperature)));
         for (q, r) in q.into_iter().zip(r) {
-            sum += 0.5 * (q * (q / r).ln() + r * (r / q).ln());
+            sum += match kind {
+                Kd::SymmetricKl => 0.5 * (q * (q / r).ln() + r * (r / q).ln()),
+                Kd::L2 => (q - r) * (q - r),
+                Kd::CrossEntropy => -0.5 * (q * r.ln() + r * q.ln()),
+            };
         }
     }
     sum / CLASSES as f64
@@ -112,6 +116,7 @@ fn close(tensor: &Tensor, expected: f64) {
 }
 
 const ALL: [u8; 5] = [0, 1, 2, 3, 4];
+const KINDS: [Kd; 3] = [Kd::SymmetricKl, Kd::L2, Kd::CrossEntropy];
 
 #[test]
 fn losses_equal_nested_loops() {
@@ -122,8 +127,10 @@ fn losses_equal_nested_loops() {
             close(&a.pixels().cross_entropy(), naive_cross_entropy(&a));
             for absent in [Absent::Masked, Absent::Original] {
                 for temperature in [1., 2.] {
-                    let loss = distillation(&a.pixels(), &b.pixels(), temperature, absent);
-                    close(&loss, naive_distillation(&a, &b, temperature, absent));
+                    for kind in KINDS {
+                        let loss = distillation(&a.pixels(), &b.pixels(), kind, temperature, absent);
+                        close(&loss, naive_distillation(&a, &b, kind, temperature, absent));
+                    }
                 }
             }
         }
@@ -166,12 +173,90 @@ fn cross_entropy_weights_sum_to_one_less_than_the_classes() {
 fn distillation_is_zero_for_equals_symmetric_and_never_negative() {
     for seed in 0..8 {
         let (a, b) = (Data::random(seed, 4., &ALL), Data::random(seed + 50, 4., &ALL));
-        for absent in [Absent::Masked, Absent::Original] {
-            close(&distillation(&a.pixels(), &a.pixels(), 2., absent), 0.);
-            let there = distillation(&a.pixels(), &b.pixels(), 2., absent).double_value(&[]);
-            close(&distillation(&b.pixels(), &a.pixels(), 2., absent), there);
-            assert!(there > 0.);
+        for (kind, absent) in KINDS.into_iter().flat_map(|kind| [(kind, Absent::Masked), (kind, Absent::Original)]) {
+            let of = |a: &Data, b: &Data| distillation(&a.pixels(), &b.pixels(), kind, 2., absent);
+            let there = of(&a, &b).double_value(&[]);
+            close(&of(&b, &a), there);
+            let least = of(&a, &a).double_value(&[]) + of(&b, &b).double_value(&[]);
+            match kind {
+                Kd::SymmetricKl | Kd::L2 => assert_eq!(least, 0.),
+                // Cross-entropy exceeds entropy by the divergence: on average over both sides, the symmetric KL.
+                Kd::CrossEntropy => {
+                    let kl = naive_distillation(&a, &b, Kd::SymmetricKl, 2., absent);
+                    assert!((there - least / 2. - kl).abs() < 1e-5, "{there} - {least} / 2 against {kl}");
+                }
+            }
+            assert!(there > least / 2.);
         }
+    }
+}
+
+/// A class that neither batch holds has a uniform row on both sides.
+#[test]
+fn a_class_absent_from_both_batches_costs_nothing() {
+    let (a, b) = (Data::random(1, 4., &[0, 1]), Data::random(2, 4., &[0, 1]));
+    for (kind, absent) in KINDS.into_iter().flat_map(|kind| [(kind, Absent::Masked), (kind, Absent::Original)]) {
+        let rows = disagreement(&a.pixels(), &b.pixels(), kind, 2., absent);
+        for class in 2..5 {
+            // The entropy of the uniform row, whose gradient is 0, where the original counts it.
+            let constant = if (kind, absent) == (Kd::CrossEntropy, Absent::Original) { 5f64.ln() } else { 0. };
+            assert!((rows.double_value(&[class]) - constant).abs() < 1e-6, "{kind:?} {absent:?}");
+        }
+    }
+}
+
+/// Gradients along random directions against differences of the nested loops in f64.
+#[test]
+fn gradients_of_the_distillation_equal_differences() {
+    let (a, b) = (Data::random(11, 3., &ALL), Data::random(12, 3., &[0, 1, 2, 3]));
+    for (kind, absent) in KINDS.into_iter().flat_map(|kind| [(kind, Absent::Masked), (kind, Absent::Original)]) {
+        let z = a.tensor().set_requires_grad(true);
+        distillation(&a.pixels_of(&z), &b.pixels(), kind, 2., absent).backward();
+        for seed in 0..4 {
+            let direction = Data::random(20 + seed, 1., &ALL);
+            let step = 1e-3;
+            let moved = |sign: f32| {
+                let logits = a.logits.iter().zip(&direction.logits).map(|(z, d)| z + sign * step * d).collect();
+                let moved = Data { logits, labels: a.labels.clone(), ..a };
+                match kind {
+                    Kd::CrossEntropy => {
+                        // What is held fixed stays where it was: half the divergence of q_b from what moves.
+                        let mut sum = 0.;
+                        for c in 0..CLASSES {
+                            if absent == Absent::Original || (a.count(c) > 0. && b.count(c) > 0.) {
+                                let [q, r] = [&moved, &b].map(|data| softmax(naive_means(data, c).map(|z| z / 2.)));
+                                sum -= 0.5 * r.iter().zip(q).map(|(r, q)| r * q.ln()).sum::<f64>();
+                            }
+                        }
+                        sum / CLASSES as f64
+                    }
+                    _ => naive_distillation(&moved, &b, kind, 2., absent),
+                }
+            };
+            let expected = (moved(1.) - moved(-1.)) / (2. * f64::from(step));
+            let found = (z.grad() * direction.tensor()).sum(Kind::Double).double_value(&[]);
+            assert!((found - expected).abs() < 1e-3 * expected.abs().max(0.01), "{kind:?}: {found} against {expected}");
+        }
+    }
+}
+
+/// The teacher's loss against loops over pixels; 0 with no gradient for a student that answers like its teacher.
+#[test]
+fn a_student_that_answers_like_its_teacher_has_nothing_to_learn() {
+    let (student, teacher) = (Data::random(21, 4., &ALL), Data::random(22, 4., &ALL));
+    for temperature in [1., 2., 4.] {
+        let mut sum = 0.;
+        for ((s, _), (t, _)) in student.each().zip(teacher.each()) {
+            let [s, t] = [s, t].map(|z| softmax(z.map(|z| z / temperature)));
+            sum += t.iter().zip(s).map(|(t, s)| t * (t / s).ln()).sum::<f64>();
+        }
+        let expected = temperature * temperature * sum / (student.n * student.pixels) as f64;
+        close(&student.pixels().taught_by(&teacher.tensor(), temperature), expected);
+        let z = student.tensor().set_requires_grad(true);
+        let same = student.pixels_of(&z).taught_by(&z, temperature);
+        assert_eq!(same.double_value(&[]), 0.);
+        same.backward();
+        assert!(z.grad().abs().max().double_value(&[]) < 1e-8);
     }
 }
 
@@ -183,9 +268,9 @@ fn a_class_absent_from_one_batch_counts_only_in_the_original() {
     let absent = Data { n: 1, pixels: 42, logits: row(3.), labels: vec![1; 42] };
     let both = Data { n: 1, pixels: 42, logits: row(-1.), labels: vec![1; 42] };
     let (a, b) = (present.pixels(), absent.pixels());
-    close(&distillation(&a, &b, 2., Absent::Masked), 0.);
+    close(&distillation(&a, &b, Kd::SymmetricKl, 2., Absent::Masked), 0.);
     // Class 1 is uniform on both sides in `both`; class 0 is absent from it; classes 2 to 4 from both batches.
-    let original = distillation(&a, &both.pixels(), 2., Absent::Original).double_value(&[]);
+    let original = distillation(&a, &both.pixels(), Kd::SymmetricKl, 2., Absent::Original).double_value(&[]);
     assert!((original - 0.34).abs() < 0.005, "{original}");
 }
 
@@ -195,7 +280,7 @@ fn distillation_survives_logits_that_underflow() {
     let a = Data::random(3, 4000., &ALL);
     let b = Data::random(4, 4000., &ALL);
     let (za, zb) = (a.tensor().set_requires_grad(true), b.tensor().set_requires_grad(true));
-    let loss = distillation(&a.pixels_of(&za), &b.pixels_of(&zb), 0.5, Absent::Masked);
+    let loss = distillation(&a.pixels_of(&za), &b.pixels_of(&zb), Kd::SymmetricKl, 0.5, Absent::Masked);
     loss.backward();
     assert!(loss.double_value(&[]).is_finite() && loss.double_value(&[]) > 100.);
     assert!(za.grad().isfinite().all().int64_value(&[]) == 1);
@@ -205,9 +290,12 @@ fn distillation_survives_logits_that_underflow() {
 fn gradients_of_the_distillation_reach_both_sides() {
     let (a, b) = (Data::random(5, 2., &ALL), Data::random(6, 2., &ALL));
     let (za, zb) = (a.tensor().set_requires_grad(true), b.tensor().set_requires_grad(true));
-    distillation(&a.pixels_of(&za), &b.pixels_of(&zb), 2., Absent::Masked).backward();
-    for grad in [za.grad(), zb.grad()] {
-        assert!(grad.abs().max().double_value(&[]) > 1e-6);
+    for kind in KINDS {
+        distillation(&a.pixels_of(&za), &b.pixels_of(&zb), kind, 2., Absent::Masked).backward();
+        for mut grad in [za.grad(), zb.grad()] {
+            assert!(grad.abs().max().double_value(&[]) > 1e-6, "{kind:?}");
+            let _ = grad.zero_();
+        }
     }
 }
 
