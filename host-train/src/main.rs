@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     // Before anything asks libtorch whether there is CUDA: it remembers the first answer.
     host_train::device::open_cuda();
     match cli::run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)

@@ -4,6 +4,8 @@
 //! logged step (losses, unweighted but for `l2`; `seconds` since the training began; `teacher_ct` and `teacher_mr` where
 //! there is a teacher), and
 //! `{"kind":"validation","step":..,"ct":{"liver":..,"mean":..},"mr":{..},"seconds":..}` with Dice for a validation.
+//! `{"kind":"diagnosis","step":..,"classes":["background","liver",..],"q_ct":[[..],null,..],"q_mr":[..],"kl":{"background":..,
+//! "liver":null,..},"cosine":..,"seconds":..}` before the first step and at every validation: see [`crate::diagnosis`].
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,10 +14,11 @@ use std::{
     time::Instant,
 };
 
+use contract::LabelMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{objective::Terms, validation::Validation};
+use crate::{diagnosis::Diagnosis, objective::Terms, validation::Validation};
 
 /// What every line has.
 #[derive(Serialize, Deserialize)]
@@ -85,6 +88,18 @@ impl Metrics {
         }
         line.insert("seconds".into(), json!(self.seconds()));
         self.line(&line.into())
+    }
+
+    /// Writes a diagnosis after `step` steps.
+    pub fn diagnosis(&mut self, step: u64, diagnosis: &Diagnosis, labels: &LabelMap) -> io::Result<()> {
+        let Diagnosis { q: [ct, mr], kl, cosine } = diagnosis;
+        let organs = labels.organs().map(|(_, label)| label.name.clone());
+        let classes: Vec<String> = ["background".to_string()].into_iter().chain(organs).collect();
+        let kl: Map<String, Value> = classes.iter().cloned().zip(kl.iter().map(|kl| json!(kl))).collect();
+        self.line(&json!({
+            "kind": "diagnosis", "step": step, "classes": classes, "q_ct": ct, "q_mr": mr, "kl": kl, "cosine": cosine,
+            "seconds": self.seconds(),
+        }))
     }
 
     fn line(&mut self, value: &Value) -> io::Result<()> {

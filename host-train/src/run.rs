@@ -1,28 +1,33 @@
 //! The training loop: batches, steps, validations, files.
 //!
-//! `metrics.jsonl` grows line by line; `best.safetensors`, `last.safetensors` and `state.safetensors` are replaced whole at
-//! every validation, so a training can be stopped at any moment and loses at most the steps since the last one.
+//! `metrics.jsonl` grows line by line; `best.safetensors`, `last.safetensors`, `state.safetensors` and `report.html` are
+//! replaced whole at every validation, so a training can be killed at any moment and loses at most the steps since the last
+//! one. Asked to stop, it loses none.
 
 use std::{
     io,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use contract::{Modality, manifest::Provenance};
 
 use crate::{
-    checkpoint,
     data::Case,
+    diagnosis::probe,
+    keep::{self, PageError},
     metrics::Metrics,
-    net::Network,
     objective::Terms,
-    sampler::{Prefetch, Sampler},
-    state,
+    sampler::{Batch, Prefetch, Sampler},
     store::StoreError,
     trainer::Trainer,
     validation::{OrganDice, Validation, validate},
 };
+
+pub use crate::keep::checkpoint_name;
 
 /// Name of the state in the output folder.
 pub const STATE: &str = "state.safetensors";
@@ -48,6 +53,20 @@ pub struct Options {
     pub validate_every: u64,
     /// For checkpoints; the steps are filled in.
     pub provenance: Provenance,
+    /// Set from outside, it ends the training after the step that is being made.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// How a training ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All steps are made.
+    Finished,
+    /// It was asked to stop; the state is that after this many steps.
+    Stopped {
+        /// Steps made.
+        step: u64,
+    },
 }
 
 /// What happened, for people who watch.
@@ -73,9 +92,14 @@ pub enum Event<'a> {
 /// Why a training stops early.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Files of tensors.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// A checkpoint or the state cannot be written.
+    #[error("{error}: {}; when there is room, the same line with --resume goes on", kept(*step, "whole"))]
+    Keep {
+        /// Why.
+        error: StoreError,
+        /// Of the last state that was written.
+        step: Option<u64>,
+    },
     /// Metrics.
     #[error("{}: {error}", path.display())]
     Metrics {
@@ -84,61 +108,98 @@ pub enum RunError {
         /// Why.
         error: io::Error,
     },
+    /// The page for people.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// The losses left the numbers.
-    #[error("step {step}: the loss is not finite ({terms:?}): try a lower --lr than {rate}")]
+    #[error(
+        "step {step}: the loss or its gradient is not finite (noticed at step {noticed}: {terms:?}); the batch held {batch}; {}; \
+         try a lower --lr than {rate}",
+        kept(*kept_step, "kept")
+    )]
     Diverged {
         /// From 1.
         step: u64,
-        /// The losses.
-        terms: Terms,
+        /// The step whose losses were read.
+        noticed: u64,
+        /// Those losses.
+        terms: Box<Terms>,
         /// Learning rate of the step.
         rate: f64,
+        /// Cases and slices that the step saw.
+        batch: String,
+        /// Of the last state that was written.
+        kept_step: Option<u64>,
     },
 }
 
-/// File of a network: `best.safetensors`, or `best-ct.safetensors` where each modality has its own.
-pub fn checkpoint_name(kind: &str, network: &Network) -> String {
-    match network.modalities() {
-        [modality] => format!("{kind}-{modality}.safetensors"),
-        _ => format!("{kind}.safetensors"),
-    }
+fn kept(step: Option<u64>, how: &str) -> String {
+    step.map_or("no checkpoint was written yet".into(), |step| format!("the checkpoints of step {step} are {how}"))
 }
 
-/// Trains to the end; `best` holds each network's best score so far.
+/// Trains to the end, or until it is asked to stop; `best` holds each network's best score so far.
 pub fn run(
     trainer: &mut Trainer,
     best: &mut Vec<Option<f64>>,
     data: &Data,
     options: &Options,
     observe: &mut dyn FnMut(Event<'_>),
-) -> Result<(), RunError> {
+) -> Result<End, RunError> {
     let path = options.out.join(METRICS);
     let metrics_error = |error| RunError::Metrics { path: path.clone(), error };
     let mut metrics = Metrics::open(&path, trainer.steps_made()).map_err(metrics_error)?;
     let ahead = data.samplers.each_ref().map(|sampler| Prefetch::new(Arc::clone(sampler), trainer.steps_made()));
     best.resize(trainer.networks().len(), None);
-    let steps = trainer.settings().steps;
+    let (steps, labels) = (trainer.settings().steps, trainer.settings().spec.labels.clone());
+    let probes: [Batch; 2] = data.samplers.each_ref().map(|sampler| probe(sampler, &labels));
+    let mut kept = (trainer.steps_made() > 0).then(|| trainer.steps_made());
+    if kept.is_none() {
+        metrics.diagnosis(0, &trainer.diagnose(probes.each_ref()), &labels).map_err(metrics_error)?;
+    }
     while trainer.steps_made() < steps {
+        if options.stop.load(Ordering::Relaxed) {
+            let step = trainer.steps_made();
+            keep::stopped(trainer, best, options).map_err(|error| RunError::Keep { error, step: kept })?;
+            keep::page(&options.out, trainer)?;
+            return Ok(End::Stopped { step });
+        }
         let rate = trainer.rate();
         let step = trainer.steps_made() + 1;
-        let log = step == 1 || step == steps || step.is_multiple_of(options.log_every);
+        let validates = step == steps || step.is_multiple_of(options.validate_every);
+        // A validation writes checkpoints: none is written whose losses nobody has read.
+        let log = step == 1 || validates || step.is_multiple_of(options.log_every);
         let batches = ahead.each_ref().map(Prefetch::next_batch);
         let terms = trainer.step(batches.each_ref(), log);
         if let Some(terms) = terms {
-            if !terms.is_finite() {
-                return Err(RunError::Diverged { step, terms, rate });
-            }
+            sound(trainer, data, &terms, kept)?;
             metrics.step(step, &terms, rate).map_err(metrics_error)?;
         }
         observe(Event::Step { step, terms });
-        if step == steps || step.is_multiple_of(options.validate_every) {
+        if validates {
             let validation = validate_all(trainer, data);
             metrics.validation(step, &validation).map_err(metrics_error)?;
-            let better = save(trainer, best, &validation, options)?;
+            metrics.diagnosis(step, &trainer.diagnose(probes.each_ref()), &labels).map_err(metrics_error)?;
+            let better = keep::validated(trainer, best, &validation, options)
+                .map_err(|error| RunError::Keep { error, step: kept })?;
+            kept = Some(step);
+            keep::page(&options.out, trainer)?;
             observe(Event::Validation { step, validation: &validation, better });
         }
     }
-    Ok(())
+    Ok(End::Finished)
+}
+
+/// Refuses losses that are no numbers, and names the batch that did it, which may have been some steps ago.
+fn sound(trainer: &Trainer, data: &Data, terms: &Terms, kept_step: Option<u64>) -> Result<(), RunError> {
+    let noticed = trainer.steps_made();
+    let bad = trainer.first_bad().or_else(|| (!terms.is_finite()).then_some(noticed));
+    let Some(step) = bad else { return Ok(()) };
+    let batch = Modality::ALL.map(|modality| {
+        format!("{} {}", modality.name().to_uppercase(), data.samplers[modality.index()].contents(step - 1))
+    });
+    let settings = trainer.settings();
+    let rate = settings.schedule.rate(settings.rate, step - 1, settings.steps);
+    Err(RunError::Diverged { step, noticed, terms: Box::new(*terms), rate, batch: batch.join("; "), kept_step })
 }
 
 fn validate_all(trainer: &Trainer, data: &Data) -> Validation {
@@ -149,37 +210,6 @@ fn validate_all(trainer: &Trainer, data: &Data) -> Validation {
     Validation(Modality::ALL.iter().zip(&data.validation).filter_map(scores).collect())
 }
 
-/// Writes all files; a network without held-out cases is at its best now.
-fn save(
-    trainer: &Trainer,
-    best: &mut [Option<f64>],
-    validation: &Validation,
-    options: &Options,
-) -> Result<bool, RunError> {
-    let provenance = Provenance { steps: trainer.steps_made(), ..options.provenance.clone() };
-    let write = |kind: &str, network: &Network| {
-        let path: &Path = &options.out.join(checkpoint_name(kind, network));
-        checkpoint::save(path, network, &trainer.settings().spec, &provenance)
-    };
-    let mut any = false;
-    for (network, best) in trainer.networks().iter().zip(best.iter_mut()) {
-        let score = validation.mean(network.modalities());
-        let better = match (score, *best) {
-            (Some(score), Some(best)) => score > best,
-            _ => true,
-        };
-        if better {
-            write("best", network)?;
-            *best = score;
-        }
-        write("last", network)?;
-        any |= better;
-    }
-    // Last: a state on disk means that the checkpoints of its step are there.
-    state::save(&options.out.join(STATE), trainer, best)?;
-    Ok(any)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,12 +217,13 @@ mod tests {
         augment::Augment,
         checkpoint::load,
         data::tests::case_of,
+        state,
         test_support::settings,
         topology::Topology,
         trainer::{Amp, Settings},
     };
     use contract::Net;
-    use std::fs;
+    use std::{fs, path::Path};
     use tch::Device;
 
     /// Four slices with a square each, whose place and brightness tell its class.
@@ -222,7 +253,7 @@ mod tests {
     fn options(out: &Path) -> Options {
         let out = out.to_path_buf();
         fs::create_dir_all(&out).unwrap();
-        Options { out, log_every: 2, validate_every: 4, provenance: Provenance::default() }
+        Options { out, log_every: 2, validate_every: 4, provenance: Provenance::default(), stop: Arc::default() }
     }
 
     /// Steps of the metrics file, by kind.
@@ -321,7 +352,8 @@ mod tests {
         let mut weight = trainer.networks()[0].variables()[0].tensor.shallow_clone();
         let _ = tch::no_grad(|| weight.fill_(f64::NAN));
         let error = run(&mut trainer, &mut vec![], &data, &options(folder.path()), &mut |_| {}).unwrap_err();
-        assert!(error.to_string().contains("step 1: the loss is not finite"), "{error}");
+        assert!(error.to_string().contains("step 1: the loss or its gradient is not finite"), "{error}");
+        assert!(error.to_string().contains("; no checkpoint was written yet"), "{error}");
         assert!(!folder.path().join("last.safetensors").exists());
     }
 }

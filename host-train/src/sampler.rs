@@ -92,6 +92,23 @@ impl Sampler {
 
     /// The batch of a step. Equal steps give equal batches.
     pub fn batch(&self, step: u64) -> Batch {
+        self.make(step).0
+    }
+
+    /// Which slices of which cases the batch of a step holds, in words.
+    pub fn contents(&self, step: u64) -> String {
+        let name = |(case, first): (usize, isize)| {
+            let name = &self.cases[case].name;
+            match self.spec.depth() {
+                1 => format!("{name} slice {first}"),
+                depth => format!("{name} slices {first} to {}", first + depth as isize - 1),
+            }
+        };
+        self.make(step).1.into_iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The batch of a step, and for each image its case and first slice.
+    fn make(&self, step: u64) -> (Batch, Vec<(usize, isize)>) {
         let (depth, grid) = (self.spec.depth(), self.spec.grid);
         let size = Size { slices: self.spec.slices() * depth, height: grid.height, width: grid.width };
         let area = grid.height * grid.width;
@@ -99,29 +116,32 @@ impl Sampler {
         let mut codes = vec![0; size.slices * area];
         let mut images = Vec::with_capacity(self.batch * codes.len());
         let mut labels = Vec::with_capacity(self.batch * depth * area);
+        let mut places = Vec::with_capacity(self.batch);
         for _ in 0..self.batch {
             let drawn = labels.len();
-            self.sample(&mut codes, &mut labels, &mut rng);
+            places.push(self.sample(&mut codes, &mut labels, &mut rng));
             self.augment.apply(size, self.modality, &mut codes, &mut labels[drawn..], &mut rng);
             images.extend(data::reals(&codes, &self.spec));
         }
-        Batch { images, labels, n: self.batch }
+        (Batch { images, labels, n: self.batch }, places)
     }
 
-    /// Draws a slice or a patch: fills its codes, appends its labels.
-    fn sample(&self, codes: &mut [i8], labels: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
+    /// Draws a slice or a patch: fills its codes, appends its labels, answers its case and first slice.
+    fn sample(&self, codes: &mut [i8], labels: &mut Vec<u8>, rng: &mut ChaCha8Rng) -> (usize, isize) {
         match &self.patches {
             None => {
                 let Slice { case, z } = self.draw(rng);
                 self.cases[case].image(z, self.spec.slices(), codes);
                 labels.extend_from_slice(self.cases[case].slice_labels(z));
+                (case, z as isize)
             }
             Some(patches) => {
-                let Patch { case, start } = patches.draw(rng);
-                let case = &self.cases[case];
+                let Patch { case: index, start } = patches.draw(rng);
+                let case = &self.cases[index];
                 case.patch(start, codes);
                 let shown = tiles::shown(start, self.spec.depth(), case.depth());
                 shown.for_each(|z| labels.extend_from_slice(case.slice_labels(z)));
+                (index, start)
             }
         }
     }

@@ -3,11 +3,11 @@
 //! A [`Trainer`] is a pure function of its settings, its state and the two batches: dropout is seeded by the step, batches
 //! are made by step number elsewhere. That is what makes a resumed training equal an uninterrupted one, bit for bit.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use contract::{Modality, ModelSpec, NetError};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor, autocast};
+use tch::{Device, Kind, Tensor, autocast, no_grad};
 
 use crate::{
     adam::Adam,
@@ -82,6 +82,8 @@ pub struct Trainer {
     adam: Adam,
     teachers: Teachers,
     step: u64,
+    /// One number on the device: the first step, from 1, whose loss or gradient was not finite; 0 while there is none.
+    bad: Tensor,
 }
 
 impl Trainer {
@@ -89,7 +91,8 @@ impl Trainer {
     pub fn new(settings: Settings, device: Device, amp: Amp) -> Result<Self, NetError> {
         let networks = settings.topology.networks(&settings.spec.net, settings.seed, device)?;
         let adam = Adam::new(&variables(&networks));
-        Ok(Self { settings, device, amp, networks, adam, teachers: Teachers::default(), step: 0 })
+        let bad = Tensor::zeros([], (Kind::Int64, device));
+        Ok(Self { settings, device, amp, networks, adam, teachers: Teachers::default(), step: 0, bad })
     }
 
     /// With teachers, whose digests stand in the settings.
@@ -127,9 +130,7 @@ impl Trainer {
     /// One joint step on a CT and an MR batch. The terms are computed anyway; they are read, which makes a GPU wait,
     /// only when `read` asks for them.
     pub fn step(&mut self, batches: [&Batch; 2], read: bool) -> Option<Terms> {
-        // Dropout draws from libtorch's generator: seeded by the step, it needs no saving.
-        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-        tch::manual_seed((self.settings.seed ^ self.step.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as i64);
+        let _alone = self.draw_alone(self.step);
         let images: [Tensor; 2] = core::array::from_fn(|index| self.image(batches[index]));
         let pixels = [0, 1].map(|index| self.pixels(Modality::ALL[index], &images[index], batches[index]));
         let taught = [0, 1].map(|index| self.teachers.logits(&images[index], Modality::ALL[index]));
@@ -138,16 +139,39 @@ impl Trainer {
         losses.total.backward();
         let terms = read.then(|| losses.read(objective.l2 * self.half_square()));
         let rate = self.rate();
+        self.watch(&losses.total);
         self.adam.step(&variables(&self.networks), self.step, rate, objective.l2);
         self.step += 1;
         terms
     }
 
-    fn image(&self, batch: &Batch) -> Tensor {
+    /// Remembers the first step whose loss or gradient is not finite, without waiting for the device.
+    fn watch(&mut self, total: &Tensor) {
+        no_grad(|| {
+            let gradients = self.adam.gradients(&variables(&self.networks)).sum(Kind::Float);
+            let fine = (total.detach() + gradients).isfinite().logical_or(&self.bad.gt(0));
+            self.bad = self.bad.where_self(&fine, &self.bad.full_like(self.step as i64 + 1));
+        });
+    }
+
+    /// The first step, from 1, whose loss or gradient was not finite; waits for the device.
+    pub fn first_bad(&self) -> Option<u64> {
+        u64::try_from(self.bad.int64_value(&[])).ok().filter(|&step| step > 0)
+    }
+
+    /// Seeds libtorch's generator, from which dropout draws, by a step: it needs no saving then. The process has but one:
+    /// nobody else draws while the answer lives.
+    pub(crate) fn draw_alone(&self, step: u64) -> MutexGuard<'static, ()> {
+        let alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+        tch::manual_seed((self.settings.seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as i64);
+        alone
+    }
+
+    pub(crate) fn image(&self, batch: &Batch) -> Tensor {
         image(&self.settings.spec, &batch.images, batch.n, self.device)
     }
 
-    fn pixels(&self, modality: Modality, image: &Tensor, batch: &Batch) -> Pixels {
+    pub(crate) fn pixels(&self, modality: Modality, image: &Tensor, batch: &Batch) -> Pixels {
         let labels = Tensor::from_slice(&batch.labels).to_device(self.device);
         let network = self.network(modality);
         let logits = match self.amp {

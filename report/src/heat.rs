@@ -12,7 +12,7 @@ const TOP: usize = 74;
 /// A matrix `[true class][class]` of values in [0, 1] as SVG, one row per name; a row is `None` where the class was not
 /// there. `color` is one of the page's line colours.
 pub fn heat_map(title: &str, names: &[String], rows: &[Option<Vec<f64>>], color: usize) -> String {
-    let (width, height) = (LEFT + CELL * names.len() + 8, TOP + CELL * rows.len() + 8);
+    let (width, height) = (LEFT + CELL * names.len() + 48, TOP + CELL * rows.len() + 8);
     let mut svg = format!(
         "<svg class=\"heat\" viewBox=\"0 0 {width} {height}\" style=\"max-width:{width}px\" role=\"img\" \
          aria-label=\"{0}\" xmlns=\"http://www.w3.org/2000/svg\" font-family=\"sans-serif\" font-size=\"12\" \

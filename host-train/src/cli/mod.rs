@@ -4,9 +4,10 @@ mod eval;
 mod options;
 mod phantom;
 mod progress;
+mod signals;
 mod train;
 
-use std::path::Path;
+use std::{path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use host_train::{data::OnBad, device};
@@ -76,11 +77,12 @@ fn tell_skipped(folder: &Path, bad: &OnBad) {
     }
 }
 
-/// Runs what the command line asks for.
-pub fn run() -> anyhow::Result<()> {
+/// Runs what the command line asks for; a training that was asked to stop answers with the status of its signal.
+pub fn run() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Train(arguments) => train::run(&arguments),
-        Command::Eval(arguments) => eval::run(&arguments),
-        Command::Phantom(arguments) => phantom::run(&arguments),
+        Command::Train(arguments) => return train::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments)?,
+        Command::Phantom(arguments) => phantom::run(&arguments)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

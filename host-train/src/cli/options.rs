@@ -26,7 +26,7 @@ pub struct Arguments {
     /// MRI data set, of other patients or the same: nothing is paired
     #[arg(long, value_name = "DIR")]
     pub mr: PathBuf,
-    /// Folder for best.safetensors, last.safetensors, metrics.jsonl and the state for --resume
+    /// Folder for best.safetensors, last.safetensors, metrics.jsonl, report.html and the state for --resume
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Go on with the training in --out, with the same settings, as if it had never stopped
@@ -143,7 +143,8 @@ Example:
   gantry-train phantom --out data
   gantry-train train --ct data/Dataset001_PhantomCT --mr data/Dataset002_PhantomMR --out run --steps 600
   gantry-train train --net unet3d --depth 8 --batch 2 --ct data/Dataset001_PhantomCT --mr data/Dataset002_PhantomMR --out run3d
-Stopped by Ctrl-C? The same line with --resume goes on from the last validation.
+Ctrl-C finishes the step, writes the state and exits with 130 (a second one ends at once): the same line with --resume goes on.
+A killed training goes on from its last validation.
 `--topology individual` writes best-ct.safetensors and best-mr.safetensors.";
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -1,13 +1,13 @@
 //! `gantry-train train`: from options and folders to a running training.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
 use contract::{Modality, manifest::Provenance};
 use host_train::{
     data::{self, Case, Part},
-    device,
-    run::{self, Data, Options, STATE},
+    device, keep,
+    run::{self, Data, End, Options, STATE},
     sampler::Sampler,
     state,
     teacher::Teachers,
@@ -16,10 +16,10 @@ use host_train::{
 };
 use tch::Device;
 
-use super::{options::Arguments, progress::Progress};
+use super::{options::Arguments, progress::Progress, signals::Signals};
 
 /// Trains.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(threads) = arguments.threads {
         tch::set_num_threads(threads.into());
     }
@@ -46,14 +46,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut trainer = trainer.taught_by(teachers);
     fs::create_dir_all(&arguments.out).with_context(|| format!("{}: cannot be made", arguments.out.display()))?;
     echo(&arguments.out, &trainer, &data, device)?;
-    let options = options(arguments);
+    let signals = Signals::listen().context("cannot listen for Ctrl-C")?;
+    let options = Options { stop: Arc::clone(&signals.stop), ..options(arguments) };
     let progress = Progress::new(trainer.settings().steps, trainer.steps_made());
-    run::run(&mut trainer, &mut best, &data, &options, &mut |event| progress.show(&event))?;
+    let end = run::run(&mut trainer, &mut best, &data, &options, &mut |event| progress.show(&event))?;
     drop(progress);
+    if let End::Stopped { step } = end {
+        eprintln!("stopped after step {step}: the same line with --resume goes on from there");
+        return Ok(signals.status());
+    }
     for network in trainer.networks() {
         println!("{}", arguments.out.join(run::checkpoint_name("best", network)).display());
     }
-    Ok(())
+    println!("{}", arguments.out.join(keep::PAGE).display());
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Says what was understood, on screen and in `settings.json`.
@@ -144,6 +150,7 @@ fn options(arguments: &Arguments) -> Options {
             steps: 0,
             topology: Topology::from(arguments.topology).name().to_string(),
         },
+        stop: Arc::default(),
     }
 }
 
