@@ -20,6 +20,7 @@ pub mod segment;
 pub mod state;
 pub mod store;
 pub mod teacher;
+pub mod throughput;
 pub mod topology;
 pub mod trainer;
 pub mod validation;

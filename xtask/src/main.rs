@@ -6,6 +6,7 @@ mod cross;
 mod debian;
 mod demo;
 mod edge;
+mod gpu_pack;
 mod libtorch;
 mod memcheck;
 mod shell;
@@ -65,6 +66,9 @@ enum Task {
     Count(count::Options),
     /// Run the self-test and the kernels' unit tests under valgrind
     Memcheck,
+    /// Make target/gpu-pack: the programs and scripts for a machine with CUDA and PyTorch 2.11 from pip, and no Rust
+    #[command(after_help = "There:  ./check.sh results     or     ./run.sh gantry-train train --device cuda ...")]
+    GpuPack,
     /// Print the sizes of the release programs
     Size,
     /// Download libtorch into .libtorch/ (once), unless LIBTORCH or LIBTORCH_USE_PYTORCH is set
@@ -84,6 +88,7 @@ fn main() -> Result<()> {
         Task::Cross(options) => cross::cross(&options),
         Task::Count(options) => count::count(&options),
         Task::Memcheck => memcheck::memcheck(),
+        Task::GpuPack => gpu_pack::gpu_pack(),
         Task::Size => size::size(),
         Task::Setup => libtorch::setup(),
         Task::Venv => venv::setup().map(drop),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::libtorch;
 use crate::shell::{cargo, command, run, succeeds, target_dir};
 
-const PROGRAMS: [(&str, &str); 3] =
+pub const PROGRAMS: [(&str, &str); 3] =
     [("edge-runtime", "gantry-edge"), ("export", "gantry-export"), ("host-train", "gantry-train")];
 
 /// Builds the three products' programs in the release profile and prints a table of their sizes.

@@ -1,5 +1,6 @@
 //! The command line: what was typed, what it means, what is done.
 
+mod bench;
 mod eval;
 mod options;
 mod phantom;
@@ -37,6 +38,8 @@ enum Command {
     Eval(eval::Arguments),
     /// Make synthetic CT and MRI data sets
     Phantom(phantom::Arguments),
+    /// Time training steps on random batches, or compare a device with the processor
+    Bench(bench::Arguments),
 }
 
 /// Where to compute.
@@ -83,6 +86,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Train(arguments) => return train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments)?,
         Command::Phantom(arguments) => phantom::run(&arguments)?,
+        Command::Bench(arguments) => bench::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }
