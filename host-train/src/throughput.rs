@@ -10,8 +10,9 @@ use tch::Device;
 
 use crate::{
     device,
+    objective::Terms,
     sampler::Batch,
-    trainer::{Amp, Settings, Terms, Trainer},
+    trainer::{Amp, Settings, Trainer},
 };
 
 /// A random batch of a step: every code as likely as any other, classes in stripes so that each occurs.
