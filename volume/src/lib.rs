@@ -12,6 +12,7 @@ mod geometry;
 pub mod metrics;
 pub mod nifti;
 pub mod overlay;
+pub mod raw;
 
 pub use dataset::{Case, Dataset, DatasetWriter, Listing, Split};
 pub use error::{Fault, VolumeError};

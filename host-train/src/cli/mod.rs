@@ -2,6 +2,7 @@
 
 mod bench;
 mod eval;
+mod import;
 mod options;
 mod phantom;
 mod progress;
@@ -36,6 +37,8 @@ enum Command {
     Train(Box<options::Arguments>),
     /// Score a checkpoint: Dice, HD95 and ASSD per organ and modality
     Eval(eval::Arguments),
+    /// Bring a public data set, or your own, into the layout that `train` reads
+    Import(import::Arguments),
     /// Make synthetic CT and MRI data sets
     Phantom(phantom::Arguments),
     /// Time training steps on random batches, or compare a device with the processor
@@ -85,6 +88,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Train(arguments) => return train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments)?,
+        Command::Import(arguments) => import::run(&arguments)?,
         Command::Phantom(arguments) => phantom::run(&arguments)?,
         Command::Bench(arguments) => bench::run(&arguments)?,
     }

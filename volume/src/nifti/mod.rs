@@ -1,13 +1,7 @@
 //! NIfTI-1 files as raw images and label maps in canonical order.
 //!
-//! # Raw intensities
 //! The network's intensity rule works on raw `i16`, as a scanner delivers it; a file may hold any type and a rescale.
-//! Trainer, exporter and runtime all come through [`read_image`], whose rule is:
-//! * **CT**: the value after rescale is in HU; it is rounded half to even and saturated to `i16`.
-//! * **MR**: units are arbitrary. If every voxel after rescale is a whole number within `i16`, it is taken as it is.
-//!   Otherwise the whole volume is multiplied by the one power of two that brings its largest magnitude into
-//!   (16383, 32767], and rounded half to even. The MR intensity rule does not see a factor, and a power of two adds no
-//!   rounding of its own.
+//! Trainer, exporter and runtime all come through [`read_image`], which follows [`crate::raw`].
 //!
 //! Voxels are read without loss up to 2^53; NaN and infinity are refused.
 
@@ -24,7 +18,7 @@ pub(crate) use header::Header;
 pub use labels::{Classes, LabelTable, Labels, Unlisted, read_labels};
 use voxels::Stored;
 
-use crate::{Fault, Geometry, VolumeError};
+use crate::{Fault, Geometry, VolumeError, raw};
 
 /// One scan, ready for the intensity rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,40 +70,20 @@ fn image(path: &Path, modality: Modality) -> Result<Image, Fault> {
     };
     let mut raw = Vec::with_capacity(stored.geometry.voxels());
     stored.visit(|_, value| {
-        // `as` saturates.
-        raw.push(times_power_of_two(value, exponent).round_ties_even() as i16);
+        raw.push(raw::raw(value, exponent));
         Ok(())
     })?;
     let geometry = stored.geometry;
     Ok(Image { raw: geometry.to_canonical(&raw), modality, exponent, geometry })
 }
 
-/// The power of two of the MR rule.
 fn mr_exponent(stored: &Stored) -> Result<i32, Fault> {
-    let (mut whole, mut largest) = (true, 0f64);
+    let mut extent = raw::Extent::default();
     stored.visit(|_, value| {
-        whole &= value.fract() == 0. && (f64::from(i16::MIN)..=f64::from(i16::MAX)).contains(&value);
-        largest = largest.max(value.abs());
+        extent.see(value);
         Ok(())
     })?;
-    if whole {
-        return Ok(0);
-    }
-    // 32767 / largest may be infinite or rounded, so the estimate is corrected by trial.
-    let mut exponent = 15 - largest.log2().ceil() as i32;
-    while times_power_of_two(largest, exponent) > f64::from(i16::MAX) {
-        exponent -= 1;
-    }
-    while times_power_of_two(largest, exponent + 1) <= f64::from(i16::MAX) {
-        exponent += 1;
-    }
-    Ok(exponent)
-}
-
-/// In two factors, because one of them alone may overflow where the product does not.
-fn times_power_of_two(value: f64, exponent: i32) -> f64 {
-    let half = exponent / 2;
-    value * 2f64.powi(half) * 2f64.powi(exponent - half)
+    Ok(extent.exponent())
 }
 
 /// Writes raw intensities, given in canonical order, as `i16` in the grid of `geometry`, without rescale.
