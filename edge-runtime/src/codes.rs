@@ -18,7 +18,7 @@ pub enum Code {
     ModelGraph,
     /// The model has no branch for the modality.
     ModelModality,
-    /// A 3D network.
+    /// A network of other images than are segmented.
     ModelSpatial,
     /// No plan can be made.
     EnginePlan,
@@ -105,7 +105,7 @@ impl Code {
                 ["E-MODEL-07", "the model has no branch for this modality", "choose a model trained on the modality"]
             }
             Self::ModelSpatial => {
-                ["E-MODEL-08", "the network takes volumes, not slices", "train and export a 2D network"]
+                ["E-MODEL-08", "the network takes other images", "export a 2D network, or a 3D network of one channel"]
             }
             Self::EnginePlan => ["E-ENGINE-01", "the engine cannot plan the network", "report it with the model file"],
             Self::EngineRun => ["E-ENGINE-02", "the engine failed on a slice", "report it with the slice"],

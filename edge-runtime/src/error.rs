@@ -82,11 +82,13 @@ pub enum EdgeError {
         /// In the model.
         available: Vec<Modality>,
     },
-    /// A network that takes volumes.
-    #[error("the network '{name}' is 3D: expected a 2D network, for this program segments slice by slice")]
+    /// A network of other images than are segmented.
+    #[error("the network '{name}' does not fit: expected {expected}")]
     Spatial {
         /// Of the network.
         name: String,
+        /// What would fit, and why.
+        expected: &'static str,
     },
     /// tract cannot plan the graph.
     #[error("{}: the {modality} branch cannot be planned: {reason}", path.display())]

@@ -14,10 +14,13 @@ pub mod profile;
 pub mod segment;
 pub mod selftest;
 mod slices;
+mod tiles;
 pub mod timing;
+mod window;
 
 pub use codes::Code;
 pub use engine::{Engine, Logits};
 pub use error::{EdgeError, slice_code};
 pub use model::Model;
 pub use slices::Segmenter;
+pub use tiles::TileSegmenter;

@@ -1,13 +1,13 @@
-//! Whole volumes: every slice through the loop, label maps on exactly the input's grid, and a report of what was found and
+//! Whole volumes: every slice through the loop, or tiles of slices through a 3D network, label maps on exactly the input's grid, and a report of what was found and
 //! what was refused.
 
 use std::path::{Path, PathBuf};
 
-use contract::{IntensityError, LabelMap, Modality};
+use contract::{IntensityError, LabelMap, Modality, net::Spatial, tiles::Tiling};
 use serde::Serialize;
-use volume::{Image, VolumeError, overlay};
+use volume::{Image, VolumeError, components::keep_largest, overlay};
 
-use crate::{EdgeError, Engine, Model, Segmenter, slice_code, timing::Stages};
+use crate::{EdgeError, Engine, Model, Segmenter, TileSegmenter, slice_code, timing::Stages};
 
 /// Panels of an overlay, and the longer side of each, pixels.
 const PANELS: usize = 6;
@@ -42,8 +42,21 @@ pub struct VolumeReport {
     pub blank: usize,
     /// Slices refused for another reason; background if the volume was written at all.
     pub refused: Vec<Refusal>,
+    /// Voxels that were an organ's but not of its largest connected part; 0 unless those are taken away.
+    pub removed_voxels: usize,
     /// Organs, in class order.
     pub organs: Vec<Organ>,
+}
+
+/// What a volume's label map is to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Make slices background that are refused, rather than refusing the volume.
+    pub allow_partial: bool,
+    /// How the tiles of a 3D network lie on each other.
+    pub tiling: Tiling,
+    /// Keep of each organ only its largest connected part.
+    pub largest_component: bool,
 }
 
 /// A slice that was not segmented.
@@ -73,33 +86,35 @@ pub struct Organ {
 /// Reads and segments a volume; `progress` hears each finished slice. Nothing is written.
 ///
 /// # Errors
-/// [`EdgeError::Partial`] if a slice that is not blank was refused, unless `allow_partial`.
+/// [`EdgeError::Partial`] if a slice that is not blank was refused, unless `options.allow_partial`.
 pub fn volume(
     model: &Model,
     engine: &mut Engine,
     modality: Modality,
     input: &Path,
-    allow_partial: bool,
-    mut progress: impl FnMut(usize, usize),
+    options: &Options,
+    progress: impl FnMut(usize, usize),
 ) -> Result<Segmented, EdgeError> {
     let image = volume::read_image(input, modality)?;
-    let mut segmenter = Segmenter::new(model, modality, image.plane()).map_err(|error| match error {
+    let depth = image.shape()[0];
+    let mut classes = vec![0; image.raw.len()];
+    let labelled = match model.spec().net.spatial {
+        Spatial::D2 => by_slices(model, engine, &image, &mut classes, progress),
+        Spatial::D3 => by_tiles(model, engine, &image, options.tiling, &mut classes, progress),
+    };
+    let (results, stages) = labelled.map_err(|error| match error {
         EdgeError::Grid { source, .. } => EdgeError::Grid { path: input.to_path_buf(), source },
         other => other,
     })?;
-    let [depth, height, width] = image.shape();
-    let mut classes = vec![0; image.raw.len()];
-    let (mut segmented, mut blank, mut refused) = (0, 0, Vec::with_capacity(depth));
-    for (z, out) in classes.chunks_exact_mut(height * width).enumerate() {
-        match segmenter.segment(engine, &image.raw, z, out) {
+    let (mut segmented, mut blank, mut refused) = (0, 0, vec![]);
+    for (z, result) in results.into_iter().enumerate() {
+        match result {
             Ok(()) => segmented += 1,
-            Err(EdgeError::Slice(IntensityError::Constant { .. })) => blank += 1,
-            Err(EdgeError::Slice(error)) => refused.push((z, error)),
-            Err(error) => return Err(error),
+            Err(IntensityError::Constant { .. }) => blank += 1,
+            Err(error) => refused.push((z, error)),
         }
-        progress(z + 1, depth);
     }
-    if let Some((first, error)) = refused.first().filter(|_| !allow_partial) {
+    if let Some((first, error)) = refused.first().filter(|_| !options.allow_partial) {
         return Err(EdgeError::Partial {
             path: input.to_path_buf(),
             refused: refused.len(),
@@ -113,6 +128,11 @@ pub fn volume(
         code: slice_code(&error).name(),
         reason: error.to_string(),
     };
+    let labels = &model.spec().labels;
+    let removed_voxels = match options.largest_component {
+        true => keep_largest(&mut classes, image.shape(), labels),
+        false => 0,
+    };
     let report = VolumeReport {
         input: input.to_path_buf(),
         shape: image.shape(),
@@ -120,9 +140,47 @@ pub fn volume(
         segmented,
         blank,
         refused: refused.iter().map(refusal).collect(),
-        organs: organs(&model.spec().labels, &classes, image.spacing_mm()),
+        removed_voxels,
+        organs: organs(labels, &classes, image.spacing_mm()),
     };
-    Ok(Segmented { image, classes, report, stages: segmenter.stages })
+    Ok(Segmented { image, classes, report, stages })
+}
+
+/// Slice by slice whether it was segmented, and the times.
+type Labelled = (Vec<Result<(), IntensityError>>, Stages);
+
+fn by_slices(
+    model: &Model,
+    engine: &mut Engine,
+    image: &Image,
+    classes: &mut [u8],
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Labelled, EdgeError> {
+    let mut segmenter = Segmenter::new(model, image.modality, image.plane())?;
+    let [depth, height, width] = image.shape();
+    let mut results = Vec::with_capacity(depth);
+    for (z, out) in classes.chunks_exact_mut(height * width).enumerate() {
+        results.push(match segmenter.segment(engine, &image.raw, z, out) {
+            Ok(()) => Ok(()),
+            Err(EdgeError::Slice(error)) => Err(error),
+            Err(error) => return Err(error),
+        });
+        progress(z + 1, depth);
+    }
+    Ok((results, segmenter.stages))
+}
+
+fn by_tiles(
+    model: &Model,
+    engine: &mut Engine,
+    image: &Image,
+    tiling: Tiling,
+    classes: &mut [u8],
+    progress: impl FnMut(usize, usize),
+) -> Result<Labelled, EdgeError> {
+    let mut segmenter = TileSegmenter::new(model, image.modality, image.plane())?;
+    let results = segmenter.segment(engine, &image.raw, tiling, classes, progress)?;
+    Ok((results, segmenter.stages))
 }
 
 impl Segmented {

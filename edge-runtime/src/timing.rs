@@ -16,7 +16,7 @@ const DIGITS: u8 = 3;
 #[derive(Clone, Debug)]
 pub struct Stage(Histogram<u64>);
 
-/// Times of every stage, slice by slice.
+/// Times of every stage, slice by slice; of a 3D network, tile by tile.
 #[derive(Clone, Debug, Default)]
 pub struct Stages {
     /// Intensity rule and model grid.
@@ -45,7 +45,7 @@ pub struct Summary {
 /// The summary of every stage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct StageSummaries {
-    /// Slices measured.
+    /// Slices measured, or tiles of a 3D network.
     pub slices: u64,
     /// See [`Stages::preprocess`].
     pub preprocess: Summary,

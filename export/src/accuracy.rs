@@ -93,8 +93,8 @@ pub fn compare(spec: &ModelSpec, samples: &[Sample], float: &Maps, int8: &Maps) 
         let equal = pixels().filter(|(a, b)| a == b).count();
         Accuracy {
             modality,
-            slices: own.len(),
-            labelled: labels().count(),
+            slices: own.len() * spec.depth(),
+            labelled: labels().count() * spec.depth(),
             agreement: equal as f64 / pixels().count() as f64,
             organs: spec.labels.organs().enumerate().map(organ).collect(),
         }

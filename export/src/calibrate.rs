@@ -17,14 +17,14 @@ use crate::{
 
 pub use crate::histogram::{Method, Range};
 
-/// One calibration image: codes `[slices, h, w]` as the runtime would feed them.
+/// One calibration image: codes `[slices, h, w]`, in 3D `[1, d, h, w]`, as the runtime would feed them.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// The branch it is for.
     pub modality: Modality,
     /// Codes.
     pub codes: Vec<i8>,
-    /// Classes `[h, w]` of the slice in the middle, on the model's grid, where the data set has labels.
+    /// Classes `[h, w]` of the slice in the middle, in 3D `[d, h, w]`, on the model's grid, where the data set has labels.
     pub labels: Option<Vec<u8>>,
 }
 
@@ -89,7 +89,9 @@ fn codings(folded: &Folded) -> Vec<Coding> {
         codings.push(match (activation(&layer.op), &layer.op) {
             (Some(Activation::Relu), _) => Coding::RECTIFIED,
             // The codes in front of a convolution's leak have the scale of those behind it.
-            (Some(Activation::LeakyRelu(slope)), Op::Conv(_)) => Coding { steps: 127., below: slope.into() },
+            (Some(Activation::LeakyRelu(slope)), Op::Conv(_) | Op::Deconv(_)) => {
+                Coding { steps: 127., below: slope.into() }
+            }
             (Some(_), _) => Coding::SYMMETRIC,
             (None, _) => codings[layer.inputs[0]],
         });

@@ -56,7 +56,8 @@ pub fn export(
     progress("comparing layers");
     let int8 = export_int8(folded, &quantised, Format::Qoperator)?;
     let layers = measure(folded, &quantised, [&export_float(folded), &int8], &ranges, samples)?;
-    let count = |&modality| samples.iter().filter(|sample| sample.modality == modality).count();
+    let depth = folded.spec.depth();
+    let count = |&modality| samples.iter().filter(|sample| sample.modality == modality).count() * depth;
     let second_modality_bytes = match folded.spec.modalities.as_slice() {
         [first, _] => encode(&int8).len() - encode(&single_branch(folded, &ranges, *first)?).len(),
         _ => 0,

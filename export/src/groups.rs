@@ -5,7 +5,7 @@
 //! symmetric. The image's codes are the contract's. An interpolated value has a scale of its own, tied to its input's (see
 //! [`crate::ties`]), and its input's zero point.
 
-use contract::net::{Activation, Conv, Layer, Op};
+use contract::net::{Activation, Conv, Deconv, Layer, Op};
 
 use crate::{
     ExportError,
@@ -42,6 +42,7 @@ pub fn plan(folded: &Folded, ranges: &[Vec<Range>]) -> Result<(Vec<usize>, Vec<G
 pub fn activation(op: &Op) -> Option<Activation> {
     match op {
         Op::Conv(conv) => Some(conv.activation),
+        Op::Deconv(deconv) => Some(deconv.activation),
         Op::Add { activation } | Op::Norm { activation } => Some(*activation),
         _ => None,
     }
@@ -115,7 +116,10 @@ fn plan_group(folded: &Folded, group_of: &[usize], group: usize, ranges: &[Vec<R
 /// The codes in front of a convolution's leak have the scale of those behind it, so that scale must cover what is leaked.
 fn to_cover(op: &Op, range: Range) -> Range {
     match op {
-        Op::Conv(Conv { activation: Activation::LeakyRelu(slope), .. }) => Range { min: range.min / slope, ..range },
+        Op::Conv(Conv { activation: Activation::LeakyRelu(slope), .. })
+        | Op::Deconv(Deconv { activation: Activation::LeakyRelu(slope), .. }) => {
+            Range { min: range.min / slope, ..range }
+        }
         _ => range,
     }
 }
@@ -142,7 +146,7 @@ fn settle(folded: &Folded, group_of: &[usize], groups: &mut [Group]) -> Result<(
     let layers = &folded.spec.net.layers;
     // Pairs of groups that a convolution reads and writes.
     let read_written = |(index, layer): (usize, &Layer)| (group_of[layer.inputs[0]], group_of[index + 1]);
-    let convolution = |(_, layer): &(usize, &Layer)| matches!(layer.op, Op::Conv(_));
+    let convolution = |(_, layer): &(usize, &Layer)| matches!(layer.op, Op::Conv(_) | Op::Deconv(_));
     let pairs: Vec<(usize, usize)> = layers.iter().enumerate().filter(convolution).map(read_written).collect();
     let mut order: Vec<(usize, &Layer)> = vec![];
     for (index, layer) in layers.iter().enumerate() {

@@ -6,14 +6,17 @@
 //! * tract loads the file, folds the picked rows once `modality` is a constant, stays in int8 from end to end and pads with
 //!   the zero point. Its codes equal the rule's if the factors are made as `factors.rs` says, and otherwise not always.
 //! * tract runs QDQ convolutions in f32; hence `QLinearConv` for our own path.
+//! * The standard has no transposed convolution on codes: it is spelled as an ordinary one (see [`crate::phases`]).
 //! * The standard has no sum, leak, norm or linear up-sampling on codes. Spelled as `DequantizeLinear`, float operations and
 //!   `QuantizeLinear`, they are the contract's [`Sum`](contract::quant::Sum), [`Table`](contract::quant::Table) and
 //!   [`Interpolation`](contract::interpolate::Interpolation) in both engines, because no code comes near a tie; ONNX Runtime fuses the sum to its `QLinearAdd` and the leak to its `QLinearLeakyRelu`.
 
+use std::borrow::Cow;
+
 use contract::{
     ModelSpec,
     names::{IMAGE, LABELS, LOGITS},
-    net::{Activation, Conv, Op, Padding},
+    net::{Activation, Conv, Deconv, Op, Padding},
 };
 use tract_onnx::pb::{AttributeProto, ModelProto};
 
@@ -22,6 +25,7 @@ use crate::{
     float::{interpolate, max_pool, mirror, pad_channels, pixel_shuffle, upsample},
     fold::Folded,
     onnx::{Element, Graph, float, int, ints},
+    phases,
     quantise::{Quantised, QuantisedConv},
 };
 
@@ -96,7 +100,7 @@ impl<'a> Writer<'a> {
         let inputs: Vec<String> =
             layer.inputs.iter().map(|&value| value_name(&self.folded.spec, value).to_string()).collect();
         match &layer.op {
-            Op::Conv(conv) => self.qlinear_conv(index, conv, &inputs[0], &name),
+            Op::Conv(_) | Op::Deconv(_) => self.qlinear_conv(index, &inputs[0], &name),
             // The standard has none of them on codes, but what it has means them; ONNX Runtime fuses the sum.
             Op::Add { .. } | Op::Norm { .. } | Op::Interpolate { .. } => self.reals(index),
             Op::PadChannels { front, back } => {
@@ -107,36 +111,67 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn qlinear_conv(&mut self, index: usize, conv: &Conv, input: &str, name: &str) {
+    fn qlinear_conv(&mut self, index: usize, input: &str, name: &str) {
         let (x_scale, x_zero) = self.scale_of(self.folded.spec.net.layers[index].inputs[0]);
         let (y_scale, y_zero) = self.scale_of(index + 1);
-        let codes = self.conv_codes(index);
-        let channels = codes.scales[0].len();
-        let weight = self.graph.i8s(&format!("{name}/weight"), &self.folded.layers[index].weight_shape, &codes.weights);
+        let Form { codes, weight_shape, attributes, activation } = self.form(index);
+        let channels = weight_shape[0];
+        let weight = self.graph.i8s(&format!("{name}/weight"), &weight_shape, &codes.weights);
         let w_scale = row_f32(&mut self.graph, &format!("{name}/step"), &[channels], &codes.scales);
         let bias = row_i32(&mut self.graph, &format!("{name}/bias"), &[channels], &codes.biases);
-        let input = self.padded(index, conv, input, name);
+        let input = self.padded(index, input, name);
         let inputs = [&input, &x_scale, &x_zero, &weight, &w_scale, WEIGHT_ZERO, &y_scale, &y_zero, &bias];
-        let attributes = conv_attributes(&self.folded.spec, conv);
-        let Activation::LeakyRelu(slope) = conv.activation else {
-            self.graph.node("QLinearConv", name, &inputs, attributes);
-            return;
+        let Activation::LeakyRelu(slope) = activation else {
+            return self.placed(index, name, |graph, name| drop(graph.node("QLinearConv", name, &inputs, attributes)));
         };
         // A table of 256 codes in the standard's words; its codes have one scale on both sides.
-        let codes = self.graph.node("QLinearConv", &format!("{name}/codes"), &inputs, attributes);
+        let codes = format!("{name}/codes");
+        self.placed(index, &codes, |graph, name| drop(graph.node("QLinearConv", name, &inputs, attributes)));
         let real = self.graph.node("DequantizeLinear", &format!("{name}/in"), &[&codes, &y_scale, &y_zero], vec![]);
         let leaked = self.graph.node("LeakyRelu", &format!("{name}/real"), &[&real], vec![float("alpha", slope)]);
         self.graph.node("QuantizeLinear", name, &[&leaked, &y_scale, &y_zero], vec![]);
     }
 
+    /// What a layer multiplies with; a transposed convolution as the ordinary one of [`phases`].
+    fn form(&self, index: usize) -> Form<'a> {
+        let (spec, codes) = (&self.folded.spec, self.quantised.convs[index].as_ref());
+        let codes = codes.expect("a convolution has been quantised");
+        match &spec.net.layers[index].op {
+            Op::Deconv(deconv) => {
+                let (kernel, codes) = (phases::kernel(deconv), phases::expand(deconv, codes));
+                let inputs = self.dims_of(index)[1];
+                let weight_shape = [&[codes.scales[0].len(), inputs], spatial(spec, &kernel)].concat();
+                let attributes = phase_attributes(spec, deconv);
+                Form { codes: Cow::Owned(codes), weight_shape, attributes, activation: deconv.activation }
+            }
+            Op::Conv(conv) => Form {
+                codes: Cow::Borrowed(codes),
+                weight_shape: self.folded.layers[index].weight_shape.clone(),
+                attributes: conv_attributes(spec, conv),
+                activation: conv.activation,
+            },
+            other => unreachable!("{other:?} does not multiply"),
+        }
+    }
+
+    /// Names what a convolution makes, the phases of a transposed one moved to their places.
+    fn placed(&mut self, index: usize, name: &str, make: impl FnOnce(&mut Graph, &str)) {
+        let spec = &self.folded.spec;
+        let Op::Deconv(deconv) = &spec.net.layers[index].op else { return make(&mut self.graph, name) };
+        let made = format!("{name}/phases");
+        make(&mut self.graph, &made);
+        let (stride, dims) = (spatial(spec, &deconv.stride), self.dims_of(index));
+        phases::interleave(&mut self.graph, stride, &dims[2..], deconv.out_channels, &made, name);
+    }
+
     /// The image of a convolution with what stands around it, where that is not zero.
-    fn padded(&mut self, index: usize, conv: &Conv, input: &str, name: &str) -> String {
-        match conv.padding {
-            Padding::Zero => input.to_string(),
-            Padding::Symmetric => {
+    fn padded(&mut self, index: usize, input: &str, name: &str) -> String {
+        match &self.folded.spec.net.layers[index].op {
+            Op::Conv(conv) if conv.padding == Padding::Symmetric => {
                 let (shape, pads) = (self.dims_of(index), conv.pads());
                 mirror(&mut self.graph, &shape, input, spatial(&self.folded.spec, &pads), name)
             }
+            _ => input.to_string(),
         }
     }
 
@@ -158,7 +193,7 @@ impl<'a> Writer<'a> {
         let inputs: Vec<String> = layer.inputs.iter().enumerate().map(|input| real(self, input)).collect();
         let output = format!("{name}/real");
         match &layer.op {
-            Op::Conv(conv) => self.dequantised_conv(index, conv, &inputs[0], &output),
+            Op::Conv(_) | Op::Deconv(_) => self.dequantised_conv(index, &inputs[0], &output),
             // Here as well, ReLU is the saturation of QuantizeLinear at its zero point.
             Op::Add { .. } => {
                 self.graph.node("Add", &output, &[&inputs[0], &inputs[1]], vec![]);
@@ -177,13 +212,12 @@ impl<'a> Writer<'a> {
         self.graph.node("QuantizeLinear", &name, &[&output, &scale, &zero], vec![]);
     }
 
-    fn dequantised_conv(&mut self, index: usize, conv: &Conv, input: &str, output: &str) {
+    fn dequantised_conv(&mut self, index: usize, input: &str, output: &str) {
         let x = self.quantised.group(self.folded.spec.net.layers[index].inputs[0]).scales[0];
-        let codes = self.conv_codes(index);
-        let channels = codes.scales[0].len();
+        let Form { codes, weight_shape, attributes, activation } = self.form(index);
+        let channels = weight_shape[0];
         let graph = &mut self.graph;
-        let weight =
-            graph.i8s(&format!("{output}/weight_codes"), &self.folded.layers[index].weight_shape, &codes.weights);
+        let weight = graph.i8s(&format!("{output}/weight_codes"), &weight_shape, &codes.weights);
         let w_scale = graph.f32s(&format!("{output}/step"), &[channels], &codes.scales[0]);
         let w_zero = graph.i8s(&format!("{output}/weight_zero"), &[channels], &vec![0; channels]);
         let axis = vec![int("axis", 0)];
@@ -193,11 +227,13 @@ impl<'a> Writer<'a> {
         let steps: Vec<f32> = codes.scales[0].iter().map(|w| x * w).collect();
         let b_scale = graph.f32s(&format!("{output}/bias_step"), &[channels], &steps);
         let bias = graph.node("DequantizeLinear", &format!("{output}/bias"), &[&bias, &b_scale], axis);
-        let input = self.padded(index, conv, input, output);
-        let attributes = conv_attributes(&self.folded.spec, conv);
-        self.activated(output, conv.activation, |graph, name| {
-            graph.node("Conv", name, &[&input, &weight, &bias], attributes);
-        });
+        let input = self.padded(index, input, output);
+        let conv =
+            |graph: &mut Graph, name: &str| drop(graph.node("Conv", name, &[&input, &weight, &bias], attributes));
+        let Activation::LeakyRelu(slope) = activation else { return self.placed(index, output, conv) };
+        let before = format!("{output}/before");
+        self.placed(index, &before, conv);
+        self.graph.node("LeakyRelu", output, &[&before], vec![float("alpha", slope)]);
     }
 
     /// A norm that follows no convolution.
@@ -236,10 +272,15 @@ impl<'a> Writer<'a> {
             other => unreachable!("{other:?} has been refused when quantising"),
         }
     }
+}
 
-    fn conv_codes(&self, index: usize) -> &'a QuantisedConv {
-        self.quantised.convs[index].as_ref().expect("a convolution has been quantised")
-    }
+/// A convolution as the file spells it.
+struct Form<'a> {
+    codes: Cow<'a, QuantisedConv>,
+    /// `[out, in / groups, (d,) h, w]`.
+    weight_shape: Vec<usize>,
+    attributes: Vec<AttributeProto>,
+    activation: Activation,
 }
 
 fn conv_attributes(spec: &ModelSpec, conv: &Conv) -> Vec<AttributeProto> {
@@ -251,5 +292,19 @@ fn conv_attributes(spec: &ModelSpec, conv: &Conv) -> Vec<AttributeProto> {
         ints("dilations", spatial(spec, &conv.dilation)),
         ints("pads", &if conv.padding == Padding::Zero { [pads, pads].concat() } else { vec![0; 2 * pads.len()] }),
         int("group", conv.groups as i64),
+    ]
+}
+
+/// All padding lies before the input, so that each input has as many outputs as there are phases.
+fn phase_attributes(spec: &ModelSpec, deconv: &Deconv) -> Vec<AttributeProto> {
+    let kernel = phases::kernel(deconv);
+    let before: Vec<usize> = spatial(spec, &kernel).iter().map(|taps| taps - 1).collect();
+    let (one, none) = (vec![1; before.len()], vec![0; before.len()]);
+    vec![
+        ints("kernel_shape", spatial(spec, &kernel)),
+        ints("strides", &one),
+        ints("dilations", &one),
+        ints("pads", &[before, none].concat()),
+        int("group", 1),
     ]
 }

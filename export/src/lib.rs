@@ -25,6 +25,7 @@ pub mod histogram;
 pub mod inspect;
 pub mod int8;
 pub mod onnx;
+pub mod phases;
 pub mod quantise;
 pub mod recipe;
 pub mod report;

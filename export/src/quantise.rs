@@ -2,9 +2,11 @@
 //!
 //! The scales of activations are chosen in [`crate::groups`]; here are the weights, and what int8 refuses.
 
+use std::borrow::Cow;
+
 use contract::{
     Modality,
-    net::{Activation, Conv, Layer, Op, Spatial},
+    net::{Activation, Conv, Deconv, Layer, Op, Spatial},
     quant,
 };
 
@@ -14,6 +16,7 @@ use crate::{
     factors::{agrees, settle_weight},
     fold::{Affine, Folded},
     groups::{self, Group},
+    phases::output_first,
 };
 
 /// Largest magnitude of weight codes: symmetric, without -128.
@@ -36,7 +39,7 @@ pub struct Quantised {
 /// A convolution in int8.
 #[derive(Clone)]
 pub struct QuantisedConv {
-    /// Codes in [-127, 127], shape as in the checkpoint.
+    /// Codes in [-127, 127], shape as in the checkpoint; of a transposed convolution `[out, in, taps]`.
     pub weights: Vec<i8>,
     /// `[modality][channel]`: weight step times the norm's factor.
     pub scales: Vec<Vec<f32>>,
@@ -50,7 +53,7 @@ impl Quantised {
         check_supported(folded)?;
         let (group_of, groups) = groups::plan(folded, ranges)?;
         let conv = |(index, layer): (usize, &Layer)| match &layer.op {
-            Op::Conv(_) => {
+            Op::Conv(_) | Op::Deconv(_) => {
                 let (x, y) = (&groups[group_of[layer.inputs[0]]], &groups[group_of[index + 1]]);
                 quantise_conv(folded, index, x, y).map(Some)
             }
@@ -114,11 +117,11 @@ fn check_supported(folded: &Folded) -> Result<(), ExportError> {
     let net = &folded.spec.net;
     for layer in &net.layers {
         let (what, reason) = match &layer.op {
-            Op::Conv(Conv { activation, .. }) if !is_safe(*activation) => (
+            Op::Conv(Conv { activation, .. }) | Op::Deconv(Deconv { activation, .. }) if !is_safe(*activation) => (
                 "leaky ReLU",
                 "engines may disagree where the slope's products with codes come near ties; 0.2 does not",
             ),
-            Op::Conv(Conv { out_channels: 1, .. }) => (
+            Op::Conv(Conv { out_channels: 1, .. }) | Op::Deconv(Deconv { out_channels: 1, .. }) => (
                 "convolution with one output channel",
                 "engines round a single factor in fixed point; use two channels",
             ),
@@ -126,10 +129,9 @@ fn check_supported(folded: &Folded) -> Result<(), ExportError> {
                 ("sum with leaky ReLU", "only ReLU is a saturation; train with ReLU")
             }
             Op::PixelShuffle { .. } if net.spatial == Spatial::D3 => ("pixel shuffle in 3D", "up-sample and convolve"),
-            Op::Conv(_) | Op::Add { .. } | Op::Norm { .. } => continue,
+            Op::Conv(_) | Op::Deconv(_) | Op::Add { .. } | Op::Norm { .. } => continue,
             Op::MaxPool { .. } | Op::Upsample { .. } | Op::Interpolate { .. } | Op::Concat => continue,
             Op::PixelShuffle { .. } | Op::PadChannels { .. } => continue,
-            Op::Deconv(_) => ("transposed convolution", "use up-sampling and a convolution"),
         };
         return Err(ExportError::Unsupported { layer: layer.name.clone(), what, format: "int8", reason });
     }
@@ -171,7 +173,11 @@ fn quantise_conv(folded: &Folded, index: usize, x: &Group, y: &Group) -> Result<
     let (layer, spec) = (&folded.layers[index], &folded.spec);
     let name = &spec.net.layers[index].name;
     let channels = folded.shapes[index + 1].channels;
-    let kernels: Vec<&[f32]> = layer.weights.chunks_exact(layer.weights.len() / channels).collect();
+    let by_output = match &spec.net.layers[index].op {
+        Op::Deconv(_) => Cow::Owned(output_first(&layer.weights, layer.weight_shape[0], channels)),
+        _ => Cow::Borrowed(&layer.weights),
+    };
+    let kernels: Vec<&[f32]> = by_output.chunks_exact(by_output.len() / channels).collect();
     let largest = |kernel: &&[f32]| kernel.iter().fold(0f32, |max, w| max.max(w.abs()));
     // An all-zero kernel needs some step.
     let steps: Vec<f32> = kernels.iter().map(largest).map(|max| if max > 0. { max / WEIGHT_MAX } else { 1. }).collect();

@@ -3,19 +3,25 @@
 
 use std::path::Path;
 
-use contract::{Intake, Modality, ModelSpec, neighbours};
+use contract::{
+    Intake, IntensityError, Modality, ModelSpec, neighbours,
+    net::Spatial,
+    tiles::{self, Tiles, Tiling},
+};
 use volume::{Case, Dataset};
 
 use crate::{ExportError, calibrate::Sample};
 
 /// About `count` slices of a data set's training cases (of its test cases if there are none), spread evenly over cases
 /// and slices, the ends of each volume left out. Slices that the intensity rule refuses (empty ones) are passed over.
+/// For a 3D network, patches of about as many slices in all.
 pub fn read(folder: &Path, modality: Modality, spec: &ModelSpec, count: usize) -> Result<Vec<Sample>, ExportError> {
     let dataset = Dataset::open(folder, &spec.labels)?;
     if dataset.modality() != modality {
         let reason = format!("a data set of {}, expected {modality}", dataset.modality());
         return Err(ExportError::Data { path: folder.to_path_buf(), reason });
     }
+    let count = count.div_ceil(spec.depth());
     let cases = if dataset.train.is_empty() { &dataset.test } else { &dataset.train };
     let chosen = spread(cases.len(), count.min(cases.len()));
     let per_case = count.div_ceil(chosen.len());
@@ -44,7 +50,7 @@ fn read_case(
     modality: Modality,
     spec: &ModelSpec,
     count: usize,
-) -> Result<Vec<Result<Sample, contract::IntensityError>>, ExportError> {
+) -> Result<Vec<Result<Sample, IntensityError>>, ExportError> {
     let (image, labels) = match case.labels {
         Some(_) => dataset.load(case).map(|(image, labels)| (image, Some(labels)))?,
         None => (dataset.load_image(case)?, None),
@@ -53,20 +59,54 @@ fn read_case(
     let mut intake = Intake::new(modality, spec.intensity, image.plane(), spec.grid).map_err(broken)?;
     let slices: Vec<&[i16]> = image.slices().collect();
     let pixels = spec.grid.height * spec.grid.width;
-    let mut sample = |z: usize| {
-        let mut codes = vec![0; pixels * spec.slices()];
-        for (plane, z) in codes.chunks_exact_mut(pixels).zip(neighbours(z, slices.len(), spec.slices())) {
-            intake.codes(slices[z], plane)?;
+    let mut sample = |Shown { image, segmented }: Shown| {
+        let mut codes = vec![0; pixels * image.len()];
+        let mut refused = vec![];
+        for (plane, &z) in codes.chunks_exact_mut(pixels).zip(&image) {
+            match intake.codes(slices[z], plane) {
+                // In a patch, as beside a slice on the scanner's side, a slice of one value is dark.
+                Err(error @ IntensityError::Constant { .. }) if spec.net.spatial == Spatial::D3 => refused.push(error),
+                other => other?,
+            }
+        }
+        if refused.len() == image.len() {
+            return Err(refused[0]);
         }
         let labels = labels.as_ref().map(|labels| {
-            let mut classes = vec![0; pixels];
-            let plane = slices[z].len();
-            intake.resampler().labels_forward(&labels.classes[z * plane..][..plane], &mut classes);
+            let mut classes = vec![0; pixels * segmented.len()];
+            for (classes, z) in classes.chunks_exact_mut(pixels).zip(segmented) {
+                let plane = slices[z].len();
+                intake.resampler().labels_forward(&labels.classes[z * plane..][..plane], classes);
+            }
             classes
         });
         Ok(Sample { modality, codes, labels })
     };
-    Ok(spread(slices.len(), count).into_iter().map(&mut sample).collect())
+    Ok(shown(spec, slices.len(), count).into_iter().map(&mut sample).collect())
+}
+
+/// The slices that a sample shows, and those that are segmented.
+struct Shown {
+    image: Vec<usize>,
+    segmented: Vec<usize>,
+}
+
+/// Samples spread over a volume of `slices`: single ones with their neighbours, in 3D patches.
+fn shown(spec: &ModelSpec, slices: usize, count: usize) -> Vec<Shown> {
+    let patch = |start: isize| {
+        let image: Vec<usize> = tiles::shown(start, spec.depth(), slices).collect();
+        Shown { segmented: image.clone(), image }
+    };
+    let slice = |z: usize| Shown { image: neighbours(z, slices, spec.slices()).collect(), segmented: vec![z] };
+    match spec.net.spatial {
+        Spatial::D2 => spread(slices, count).into_iter().map(slice).collect(),
+        Spatial::D3 => match slices.checked_sub(spec.depth()) {
+            None => {
+                Tiles::new(slices, spec.depth(), Tiling::Flush).starts().iter().map(|&start| patch(start)).collect()
+            }
+            Some(last) => spread(last + 1, count).into_iter().map(|start| patch(start as isize)).collect(),
+        },
+    }
 }
 
 /// At most `count` samples of a modality, spread evenly.

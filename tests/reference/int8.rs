@@ -7,7 +7,7 @@ use std::fmt;
 
 use contract::{
     Modality, Net, names,
-    net::{Activation, Conv, Layer, Op, Shape},
+    net::{Activation, Conv, Deconv, Layer, Op, Shape},
     quant::{Affine, Multiplier, Sum, Table, requantise},
 };
 
@@ -111,7 +111,23 @@ fn step(
         Op::Add { activation: Activation::LeakyRelu(_) } => Err("has no int8 form yet".into()),
         Op::Add { activation } => add(file, output, [inputs[0], inputs[1]], *activation, modality),
         Op::Norm { activation } => norm(file, output, input, *activation, modality),
-        Op::Deconv(_) => Err("has no int8 form yet".into()),
+        Op::Deconv(deconv) => {
+            let (made, leak) = match deconv.activation {
+                Activation::LeakyRelu(_) => Leak::read(file, output, modality).map(|leak| (leak.codes, Some(leak)))?,
+                _ => (output, None),
+            };
+            // The phases, and how they come to their places.
+            let [turned, _] = operands(file, made, "Reshape")?;
+            let [split] = operands(file, turned, "Transpose")?;
+            let [phases, _] = operands(file, split, "Reshape")?;
+            let constants = constants(file, phases, modality)?;
+            same_scale(constants.x, input)?;
+            let codes = deconvolve(&input.values, deconv, &constants, shape)?;
+            match leak {
+                Some(leak) => leak.apply(&codes, deconv.activation),
+                None => Ok(codes),
+            }
+        }
     }
 }
 
@@ -312,6 +328,46 @@ fn convolve(input: &Values<i8>, conv: &Conv, constants: &Constants, shape: Shape
     let values = Values::build(shape, |o, position| {
         let sum = constants.bias[o] + taps(input, conv, &constants.weight, x_zero, o, position);
         requantise(sum, multipliers[o], y_zero).max(floor)
+    });
+    Ok(Codes { values, scale: y_scale, zero_point: y_zero })
+}
+
+/// A transposed convolution by its definition: output `position` is met by the taps `k` for which `position - k` is a multiple
+/// of the stride. The file has the weights in phases: channel `o * phases + phase` of an ordinary convolution, whose last tap
+/// along an axis reads the input beside the output.
+fn deconvolve(input: &Values<i8>, deconv: &Deconv, constants: &Constants, shape: Shape) -> Result<Codes, String> {
+    let (x_zero, (y_scale, y_zero), stride) = (i32::from(constants.x.1), constants.y, deconv.stride);
+    let phases = stride.iter().product::<usize>();
+    let kernel: [usize; 3] = std::array::from_fn(|axis| deconv.kernel[axis].div_ceil(stride[axis]));
+    let expected = deconv.out_channels * phases * input.shape.channels * kernel.iter().product::<usize>();
+    if constants.weight.len() != expected {
+        return Err(format!("has {} weights, expected {expected}", constants.weight.len()));
+    }
+    let mut multipliers = vec![];
+    for channel in 0..deconv.out_channels * phases {
+        let multiplier = Multiplier::new(constants.x.0, constants.weight_scale[channel], y_scale);
+        multipliers.push(multiplier.ok_or_else(|| format!("channel {channel} has no positive multiplier"))?);
+    }
+    let floor = floor(deconv.activation, y_zero);
+    let values = Values::build(shape, |o, position| {
+        let phase = (0..3).fold(0, |phase, axis| phase * stride[axis] + position[axis] % stride[axis]);
+        let channel = o * phases + phase;
+        let mut sum = constants.bias[channel];
+        for tap in 0..deconv.kernel.iter().product() {
+            let [_, kh, kw] = deconv.kernel;
+            let tap = [tap / (kh * kw), tap / kw % kh, tap % kw];
+            if (0..3).any(|axis| position[axis] < tap[axis] || (position[axis] - tap[axis]) % stride[axis] != 0) {
+                continue;
+            }
+            let from: [usize; 3] = std::array::from_fn(|axis| (position[axis] - tap[axis]) / stride[axis]);
+            let back = |axis: usize| kernel[axis] - 1 - tap[axis] / stride[axis];
+            for i in 0..input.shape.channels {
+                let row = (channel * input.shape.channels + i) * kernel[0] + back(0);
+                let weight = constants.weight[(row * kernel[1] + back(1)) * kernel[2] + back(2)];
+                sum += i32::from(weight) * (i32::from(input.at(i, from)) - x_zero);
+            }
+        }
+        requantise(sum, multipliers[channel], y_zero).max(floor)
     });
     Ok(Codes { values, scale: y_scale, zero_point: y_zero })
 }

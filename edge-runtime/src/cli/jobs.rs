@@ -124,6 +124,8 @@ mod tests {
             out: out.to_path_buf(),
             overlay: None,
             allow_partial: false,
+            tiling: crate::cli::TilingName::Gaussian,
+            largest_component: false,
             json: false,
         }
     }

@@ -7,7 +7,7 @@ pub mod tables;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use contract::Modality;
+use contract::{Modality, tiles::Tiling};
 use edge_runtime::{EdgeError, Engine, Model, engine, kernels::Kernels};
 
 /// Segments CT and MRI slices in int8, next to the scanner.
@@ -46,6 +46,9 @@ The label map has the input's own shape, affine and orientation. Slices of a sin
 blank. If any other slice is refused (for example because its values are not Hounsfield units), nothing is written for
 that volume, unless --allow-partial makes such slices background.
 
+A 2D network sees slice by slice. A 3D network sees tiles of consecutive slices that overlap by half; a volume of fewer
+slices than a tile is filled up by repeating its ends.
+
 Examples:
   gantry-edge segment --model model.onnx --modality ct scan.nii.gz --out labels.nii.gz --overlay labels.png
   gantry-edge segment --model model.onnx --modality mr a.nii.gz b.nii --out labels/
@@ -54,7 +57,7 @@ Examples:
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Segment NIfTI volumes slice by slice
+    /// Segment NIfTI volumes, slice by slice or, with a 3D network, by tiles of slices
     #[command(after_long_help = SEGMENT_EXAMPLES)]
     Segment(SegmentArgs),
     /// Show a model: manifest, costs, and where each layer runs in int8
@@ -96,9 +99,33 @@ pub struct SegmentArgs {
     /// Write the label map although slices were refused; they are background
     #[arg(long)]
     pub allow_partial: bool,
+    /// How the tiles of a 3D network lie on each other
+    #[arg(long, value_enum, default_value = "gaussian", value_name = "NAME")]
+    pub tiling: TilingName,
+    /// Keep of each organ only its largest connected part (voxels that share a face, an edge or a corner)
+    #[arg(long)]
+    pub largest_component: bool,
     /// Print organs, refusals and timings as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// How tiles lie on each other.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TilingName {
+    /// Half a tile apart, logits weighted by a Gaussian
+    Gaussian,
+    /// Side by side, the last flush with the end, as in the paper's code
+    Flush,
+}
+
+impl From<TilingName> for Tiling {
+    fn from(name: TilingName) -> Self {
+        match name {
+            TilingName::Gaussian => Self::Gaussian,
+            TilingName::Flush => Self::Flush,
+        }
+    }
 }
 
 /// Who executes the network.

@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::Path};
 
-use contract::Modality;
+use contract::{Modality, net::Spatial, tiles::Tiling};
 use edge_runtime::{
     EdgeError, Engine, Model,
     segment::{self, Segmented, VolumeReport},
@@ -26,6 +26,10 @@ struct Report<'a> {
     /// Who executed, with what.
     engine: String,
     modality: Modality,
+    /// How tiles lie on each other; absent for a 2D network.
+    tiling: Option<Tiling>,
+    /// Whether only the largest connected part of each organ was kept.
+    largest_component: bool,
     volumes: Vec<VolumeReport>,
     /// Volumes of which nothing was written.
     refused: Vec<RefusedVolume>,
@@ -50,6 +54,7 @@ pub fn segment(args: &SegmentArgs) -> Result<bool, EdgeError> {
     if !args.json {
         show(|out| writeln!(out, "engine {engine}"));
     }
+    let is_3d = model.spec().net.spatial == Spatial::D3;
     let (mut volumes, mut refused, mut stages) = (vec![], vec![], Stages::default());
     for job in &jobs {
         match one(args, &model, &mut engine, job) {
@@ -71,9 +76,21 @@ pub fn segment(args: &SegmentArgs) -> Result<bool, EdgeError> {
     let (model_sha256, stages, complete) = (model.sha256.as_str(), stages.summary(), refused.is_empty());
     if args.json {
         let (model, modality, engine) = (args.model.as_path(), args.modality, engine.to_string());
-        show_json(&Report { model, model_sha256, engine, modality, volumes, refused, stages });
+        let (tiling, largest_component) = (is_3d.then(|| args.tiling.into()), args.largest_component);
+        show_json(&Report {
+            model,
+            model_sha256,
+            engine,
+            modality,
+            tiling,
+            largest_component,
+            volumes,
+            refused,
+            stages,
+        });
     } else if stages.slices > 0 {
-        show(|out| tables::stages(out, args.modality, &stages));
+        let unit = if is_3d { "tile" } else { "slice" };
+        show(|out| tables::stages(out, args.modality, unit, &stages));
     }
     Ok(complete)
 }
@@ -84,7 +101,12 @@ fn one(args: &SegmentArgs, model: &Model, engine: &mut Engine, job: &Job) -> Res
         bar.set_length(slices as u64);
         bar.set_position(slice as u64);
     };
-    let done = segment::volume(model, engine, args.modality, &job.input, args.allow_partial, progress);
+    let options = segment::Options {
+        allow_partial: args.allow_partial,
+        tiling: args.tiling.into(),
+        largest_component: args.largest_component,
+    };
+    let done = segment::volume(model, engine, args.modality, &job.input, &options, progress);
     bar.finish_and_clear();
     let done = done?;
     done.write(&job.output)?;

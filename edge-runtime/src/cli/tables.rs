@@ -64,18 +64,21 @@ pub fn volume(out: &mut impl Write, report: &VolumeReport, output: &Path) -> io:
     let VolumeReport { segmented, blank, refused, .. } = report;
     let (input, output) = (report.input.display(), output.display());
     writeln!(out, "{input} -> {output}: {segmented} slices segmented, {blank} blank, {} refused", refused.len())?;
+    if report.removed_voxels > 0 {
+        writeln!(out, "  {} voxels outside the largest part of their organ taken away", report.removed_voxels)?;
+    }
     for organ in &report.organs {
         writeln!(out, "  {:>3} {:<24} {:>10} voxels {:>9.1} ml", organ.class, organ.name, organ.voxels, organ.ml)?;
     }
     Ok(())
 }
 
-/// Times per stage of one modality.
-pub fn stages(out: &mut impl Write, modality: Modality, stages: &StageSummaries) -> io::Result<()> {
-    writeln!(out, "{modality}, {} slices, ms     p50      p90      p99      max", stages.slices)?;
+/// Times per stage of one modality; a `unit` is what is timed, a slice or a tile.
+pub fn stages(out: &mut impl Write, modality: Modality, unit: &str, stages: &StageSummaries) -> io::Result<()> {
+    writeln!(out, "{modality}, {} {unit}s, ms     p50      p90      p99      max", stages.slices)?;
+    let whole = format!("whole {unit}");
     let StageSummaries { preprocess, infer, postprocess, slice, .. } = stages;
-    for (name, summary) in
-        [("preprocess", preprocess), ("infer", infer), ("postprocess", postprocess), ("whole slice", slice)]
+    for (name, summary) in [("preprocess", preprocess), ("infer", infer), ("postprocess", postprocess), (&whole, slice)]
     {
         let Summary { p50_ms, p90_ms, p99_ms, max_ms } = summary;
         writeln!(out, "  {name:<16} {p50_ms:>8.2} {p90_ms:>8.2} {p99_ms:>8.2} {max_ms:>8.2}")?;
@@ -92,7 +95,7 @@ pub fn bench(out: &mut impl Write, report: &Report) -> io::Result<()> {
         writeln!(out, "built without optimisation: times say nothing about a release build")?;
     }
     for modality in &report.modalities {
-        stages(out, modality.modality, &modality.stages)?;
+        stages(out, modality.modality, "slice", &modality.stages)?;
     }
     writeln!(
         out,

@@ -286,6 +286,7 @@ impl<'a> File<'a> {
                     false => foreign("its padding is not the manifest's zeros"),
                 }
             }
+            Op::Deconv(_) => foreign("transposed convolutions are not planned"),
             _ => foreign("it has no int8 form"),
         }
     }

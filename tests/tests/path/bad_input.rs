@@ -110,7 +110,7 @@ fn voxels_that_are_no_numbers() {
     let path = folder.path().join("scan.nii");
     let mut run = |values: &[f32; 32]| {
         float_volume(&path, values);
-        segment::volume(&model, &mut engine, Modality::Ct, &path, false, |_, _| ()).map(|_| ())
+        segment::volume(&model, &mut engine, Modality::Ct, &path, &segment::Options::default(), |_, _| ()).map(|_| ())
     };
     let good = std::array::from_fn(|i| (i % 16) as f32 * 20. - 200.);
     run(&good).unwrap();

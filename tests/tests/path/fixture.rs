@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, sync::LazyLock};
 
 use contract::{
     Modality, ModelSpec, Net,
-    net::{Activation, Conv, Layer, Op, Padding, Shape, Spatial},
+    net::{Activation, Conv, Deconv, Layer, Op, Padding, Shape, Spatial},
 };
 use export::{
     Checkpoint, Folded,
@@ -91,6 +91,9 @@ pub static INT8: LazyLock<Vec<Exported>> = LazyLock::new(|| {
         Exported::new(narrowed(Net::dilated2d(5, 16, 24), 8), both, 27),
         Exported::new(interpolated(), both, 28),
         Exported::new(interpolated_volume(), both, 29),
+        Exported::new(narrowed(Net::unet3d(5, 8, 16, 16), 8), both, 30),
+        Exported::new(transposed(), both, 32),
+        Exported::new(transposed_volume(), both, 33),
         Exported::new(Net::compact(1, 5, 16, 128, 128), both, 6),
     ]
 });
@@ -107,6 +110,8 @@ pub static FLOAT: LazyLock<Vec<Exported>> = LazyLock::new(|| {
         Exported::float(Net::compact3d(5, 4, 8, 16, 24), both, 16),
         Exported::float(interpolated(), both, 17),
         Exported::float(interpolated_volume(), both, 18),
+        Exported::float(transposed(), both, 19),
+        Exported::float(transposed_volume(), both, 20),
     ]
 });
 
@@ -240,12 +245,55 @@ fn interpolated_volume() -> Net {
     }
 }
 
+fn deconv(out_channels: usize, kernel: [usize; 3], stride: [usize; 3], activation: Activation) -> Op {
+    Op::Deconv(Deconv { out_channels, kernel, stride, norm: activation != Activation::None, activation })
+}
+
+/// Transposed convolutions with more taps than the stride, fewer, and a whole number of times as many; with every activation,
+/// reading rectified, leaked and pooled values, and joined.
+fn transposed() -> Net {
+    let layers = vec![
+        layer("stem", &[0], Op::Conv(Conv::plane(6, 3))),
+        layer("pool", &[1], Op::MaxPool { size: [1, 2, 2] }),
+        layer("more", &[2], deconv(7, [1, 3, 5], [1, 2, 2], Activation::Relu)),
+        layer("join", &[3, 1], Op::Concat),
+        layer(
+            "down",
+            &[4],
+            Op::Conv(Conv { stride: [1, 2, 3], activation: Activation::LeakyRelu(0.2), ..Conv::plane(8, 3) }),
+        ),
+        layer("fewer", &[5], deconv(6, [1, 1, 2], [1, 2, 3], Activation::LeakyRelu(0.2))),
+        layer("pool2", &[6], Op::MaxPool { size: [1, 2, 2] }),
+        layer("as many", &[7], deconv(5, [1, 4, 2], [1, 2, 2], Activation::None)),
+        layer("head", &[8], Op::Conv(Conv { bias: true, ..plain(4, 1) })),
+    ];
+    Net { name: "transposed".into(), spatial: Spatial::D2, input: Shape::plane(3, 12, 18), layers }
+}
+
+/// The same with a depth, the last layer a transposed convolution.
+fn transposed_volume() -> Net {
+    let leaky = Activation::LeakyRelu(0.2);
+    let layers = vec![
+        layer("stem", &[0], Op::Conv(Conv { kernel: [3; 3], stride: [2, 2, 1], ..Conv::plane(5, 3) })),
+        layer("flat", &[1], deconv(6, [1, 3, 3], [2, 2, 1], leaky)),
+        layer("pool", &[2], Op::MaxPool { size: [2; 3] }),
+        layer("deep", &[3], deconv(4, [3, 3, 2], [2; 3], Activation::None)),
+    ];
+    Net {
+        name: "transposed volume".into(),
+        spatial: Spatial::D3,
+        input: Shape { channels: 2, size: [4, 8, 6] },
+        layers,
+    }
+}
+
 /// The same layers with all hidden widths divided, so that nested loops stay short.
-fn narrowed(mut net: Net, by: usize) -> Net {
+pub fn narrowed(mut net: Net, by: usize) -> Net {
     let last = net.layers.len() - 1;
     for layer in &mut net.layers[..last] {
         match &mut layer.op {
             Op::Conv(conv) => conv.out_channels /= by,
+            Op::Deconv(deconv) => deconv.out_channels /= by,
             Op::PadChannels { front, back } => (*front, *back) = (*front / by, *back / by),
             _ => {}
         }

@@ -7,3 +7,4 @@ mod int8;
 mod onnx_runtime;
 mod phantom;
 mod planned;
+mod volumes;

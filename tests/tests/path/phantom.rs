@@ -86,7 +86,9 @@ fn a_volume_is_segmented_as_the_contract_says() {
             let (path, spec) = (exported.int8.as_ref().unwrap(), &exported.spec);
             let model = Model::load(path).unwrap();
             let mut engine = Engine::new(&model).unwrap();
-            let segmented = segment::volume(&model, &mut engine, modality, &scan.path, false, |_, _| ()).unwrap();
+            let segmented =
+                segment::volume(&model, &mut engine, modality, &scan.path, &segment::Options::default(), |_, _| ())
+                    .unwrap();
             let expected = by_the_contract(&ModelFile::read(path), spec, modality, &scan);
             assert_eq!(segmented.report.blank, 1);
             assert!(segmented.classes == expected, "{} {modality}: label maps differ", spec.net.name);
@@ -108,7 +110,9 @@ fn the_shipped_model_finds_the_organs_of_a_phantom_on_its_own_grid() {
     let labels = &model.spec().labels;
     for modality in Modality::ALL {
         let scan = scan(folder.path(), modality, 20_261_122, SubjectOptions::default(), None);
-        let segmented = segment::volume(&model, &mut engine, modality, &scan.path, false, |_, _| ()).unwrap();
+        let segmented =
+            segment::volume(&model, &mut engine, modality, &scan.path, &segment::Options::default(), |_, _| ())
+                .unwrap();
         let out = folder.path().join(format!("{modality}.labels.nii.gz"));
         segmented.write(&out).unwrap();
         let read = read_labels(&out, &LabelTable::identity(labels)).unwrap();
@@ -148,12 +152,16 @@ fn real_scans_keep_their_grid_and_are_refused_under_the_wrong_modality() {
         [(Modality::Ct, Modality::Mr, "ct_ts_abdomen"), (Modality::Mr, Modality::Ct, "mr_ts_abdomen")]
     {
         let scan = data.join("volumes").join(name).join("image.nii.gz");
-        let segmented = segment::volume(&model, &mut engine, modality, &scan, false, |_, _| ()).unwrap();
+        let segmented =
+            segment::volume(&model, &mut engine, modality, &scan, &segment::Options::default(), |_, _| ()).unwrap();
         assert_eq!(segmented.report.refused, []);
         let out = folder.path().join(format!("{name}.nii.gz"));
         segmented.write(&out).unwrap();
         assert_same_grid_in_nibabel(&scan, &out);
-        assert!(segment::volume(&model, &mut engine, other, &scan, false, |_, _| ()).is_err(), "{name} as {other}");
+        assert!(
+            segment::volume(&model, &mut engine, other, &scan, &segment::Options::default(), |_, _| ()).is_err(),
+            "{name} as {other}"
+        );
     }
 }
 

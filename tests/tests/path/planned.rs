@@ -235,7 +235,7 @@ fn random_networks_have_the_bits_of_the_reference() {
     assert!(seen.iter().all(|&count| count >= 5), "of every kind a few: {seen:?}");
 }
 
-/// The families and the hand-made networks: none is left to tract.
+/// The families and the hand-made networks: none is left to tract but those with a transposed convolution.
 #[test]
 fn families_have_the_bits_of_the_reference() {
     let mut left = vec![];
@@ -246,10 +246,14 @@ fn families_have_the_bits_of_the_reference() {
             Engine::Tract { why, .. } => {
                 println!("{} is left to tract: {why}", exported.spec.net.name);
                 left.push(exported.spec.net.name.as_str());
+                assert!(why.contains("transposed convolutions are not planned"), "{why}");
             }
         }
     }
-    assert!(left.is_empty(), "{left:?}");
+    let transposed =
+        |exported: &&Exported| exported.spec.net.layers.iter().any(|layer| matches!(layer.op, Op::Deconv(_)));
+    let expected: Vec<&str> = INT8.iter().filter(transposed).map(|exported| exported.spec.net.name.as_str()).collect();
+    assert_eq!(left, expected);
 }
 
 /// On a network of the product's size the arena is within 1.15 of what must be alive at one time.
