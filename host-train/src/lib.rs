@@ -7,6 +7,7 @@ pub mod data;
 pub mod device;
 pub mod diagnosis;
 pub mod eval;
+pub mod fingerprint;
 pub mod import;
 pub mod keep;
 pub mod loss;

@@ -2,7 +2,9 @@
 
 mod bench;
 mod eval;
+mod fingerprint;
 mod import;
+mod intensity;
 mod options;
 mod phantom;
 mod progress;
@@ -39,6 +41,8 @@ enum Command {
     Eval(eval::Arguments),
     /// Bring a public data set, or your own, into the layout that `train` reads
     Import(import::Arguments),
+    /// Measure data sets, and propose options for `train`
+    Fingerprint(fingerprint::Arguments),
     /// Make synthetic CT and MRI data sets
     Phantom(phantom::Arguments),
     /// Time training steps on random batches, or compare a device with the processor
@@ -89,6 +93,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Train(arguments) => return train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments)?,
         Command::Import(arguments) => import::run(&arguments)?,
+        Command::Fingerprint(arguments) => fingerprint::run(&arguments)?,
         Command::Phantom(arguments) => phantom::run(&arguments)?,
         Command::Bench(arguments) => bench::run(&arguments)?,
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use contract::{Grid, Intensity, LabelMap, Modality, ModelSpec, Net};
+use contract::{Grid, LabelMap, Modality, ModelSpec, Net};
 use host_train::{
     augment::Augment,
     loss::{Absent, Kd},
@@ -56,6 +56,8 @@ pub struct Arguments {
     /// Edge of a pixel that the network sees, mm; size times spacing is the field of view
     #[arg(long, allow_negative_numbers = true, value_name = "MM", default_value_t = 3., help_heading = "Network")]
     spacing: f32,
+    #[command(flatten)]
+    intensity: super::intensity::IntensityArguments,
     /// Neighbouring slices that the network sees at once (odd); dilated2d has 3
     #[arg(long, value_name = "N", help_heading = "Network")]
     slices: Option<usize>,
@@ -280,7 +282,8 @@ impl Arguments {
             ensure!(weight >= 0. && weight.is_finite(), "--{name} {weight}: expected 0 or more");
         }
         let grid = Grid { height, width, spacing_mm: self.spacing };
-        let spec = ModelSpec { net, labels, grid, intensity: Intensity::default(), modalities: Modality::ALL.to_vec() };
+        let spec =
+            ModelSpec { net, labels, grid, intensity: self.intensity.intensity(), modalities: Modality::ALL.to_vec() };
         spec.check().context("the options do not make a model")?;
         Ok(Settings {
             topology: self.topology.into(),
