@@ -6,18 +6,18 @@ use contract::{Intensity, Rule};
 /// How raw values become codes.
 #[derive(Args)]
 pub struct IntensityArguments {
-    /// CT values that the network tells apart, HU
-    #[arg(long, allow_hyphen_values = true, value_name = "LOW,HIGH", default_value = "-160,240", value_parser = parse_window, help_heading = "Network")]
-    ct_window: Rule,
-    /// Percentiles of each MRI slice that the network tells apart
-    #[arg(long, allow_hyphen_values = true, value_name = "LOW,HIGH", default_value = "0.5,99.5", value_parser = parse_percentiles, help_heading = "Network")]
-    mr_percentiles: Rule,
+    /// CT values that the network tells apart, HU; default: those of the organs in question
+    #[arg(long, allow_hyphen_values = true, value_name = "LOW,HIGH",  value_parser = parse_window, help_heading = "Network")]
+    ct_window: Option<Rule>,
+    /// Percentiles of each MRI slice that the network tells apart; default: 0.5,99.5
+    #[arg(long, allow_hyphen_values = true, value_name = "LOW,HIGH",  value_parser = parse_percentiles, help_heading = "Network")]
+    mr_percentiles: Option<Rule>,
 }
 
 impl IntensityArguments {
-    /// The rules of a model.
-    pub fn intensity(&self) -> Intensity {
-        Intensity { ct: self.ct_window, mr: self.mr_percentiles, ..Intensity::default() }
+    /// `usual`, but for what is asked for.
+    pub fn over(&self, usual: Intensity) -> Intensity {
+        Intensity { ct: self.ct_window.unwrap_or(usual.ct), mr: self.mr_percentiles.unwrap_or(usual.mr), ..usual }
     }
 }
 

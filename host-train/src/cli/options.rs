@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use contract::{Grid, LabelMap, Modality, ModelSpec, Net};
+use contract::{Grid, Intensity, LabelMap, Modality, ModelSpec, Net};
 use host_train::{
     augment::Augment,
     loss::{Absent, Kd},
@@ -282,8 +282,13 @@ impl Arguments {
             ensure!(weight >= 0. && weight.is_finite(), "--{name} {weight}: expected 0 or more");
         }
         let grid = Grid { height, width, spacing_mm: self.spacing };
-        let spec =
-            ModelSpec { net, labels, grid, intensity: self.intensity.intensity(), modalities: Modality::ALL.to_vec() };
+        let spec = ModelSpec {
+            net,
+            labels,
+            grid,
+            intensity: self.intensity.over(Intensity::default()),
+            modalities: Modality::ALL.to_vec(),
+        };
         spec.check().context("the options do not make a model")?;
         Ok(Settings {
             topology: self.topology.into(),
