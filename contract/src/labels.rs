@@ -39,6 +39,17 @@ impl LabelMap {
         ])
     }
 
+    /// Left ventricular myocardium 1, then the blood of the left atrium 2, the left ventricle 3 and the ascending aorta 4:
+    /// the order of the paper's cardiac task.
+    pub fn heart() -> Self {
+        Self::new(&[
+            ("left ventricular myocardium", [230, 80, 150]),
+            ("left atrium", [250, 150, 40]),
+            ("left ventricle", [60, 200, 220]),
+            ("ascending aorta", [170, 230, 60]),
+        ])
+    }
+
     /// Number of classes, background included.
     pub fn classes(&self) -> usize {
         self.0.len()
@@ -88,5 +99,28 @@ mod tests {
         assert_eq!(labels.index_of("kidney"), None);
         assert_eq!(labels.get(4).map(|label| label.name.as_str()), Some("spleen"));
         assert_eq!(labels.get(5), None);
+    }
+
+    #[test]
+    fn the_heart_has_the_papers_order() {
+        let labels = LabelMap::heart();
+        let names = ["background", "left ventricular myocardium", "left atrium", "left ventricle", "ascending aorta"];
+        assert!(labels.iter().map(|(_, label)| label.name.as_str()).eq(names));
+        assert_eq!(labels.index_of("aorta_ascending"), Some(4));
+    }
+
+    /// Far enough apart to be told apart in one overlay, and across the overlays of two tasks.
+    #[test]
+    fn colours_differ_within_and_between_tasks() {
+        let colors: Vec<[u8; 3]> = [LabelMap::abdomen(), LabelMap::heart()]
+            .iter()
+            .flat_map(|labels| labels.organs().map(|(_, label)| label.color).collect::<Vec<_>>())
+            .collect();
+        for (index, a) in colors.iter().enumerate() {
+            for b in &colors[..index] {
+                let apart: i32 = (0..3).map(|c| (i32::from(a[c]) - i32::from(b[c])).abs()).sum();
+                assert!(apart >= 60, "{a:?} and {b:?}");
+            }
+        }
     }
 }

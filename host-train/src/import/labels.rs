@@ -139,12 +139,13 @@ impl LabelRules {
 }
 
 /// Names of our label maps.
-pub const LABEL_MAPS: [&str; 1] = ["abdomen"];
+pub const LABEL_MAPS: [&str; 2] = ["abdomen", "heart"];
 
 /// The label map of a name.
 pub fn label_map(name: &str) -> Option<LabelMap> {
     match name {
         "abdomen" => Some(LabelMap::abdomen()),
+        "heart" => Some(LabelMap::heart()),
         _ => None,
     }
 }
@@ -206,7 +207,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_rule_is_named() {
         let wrong = [
-            ("organs = \"brain\"\n[labels]", "organs = \"brain\": expected one of abdomen"),
+            ("organs = \"brain\"\n[labels]", "organs = \"brain\": expected one of abdomen, heart"),
             ("organs = \"abdomen\"\nunlisted = \"liver\"", "line 2"),
             ("organs = \"abdomen\"\n[label]\n1 = \"liver\"", "unknown field `label`"),
             ("organs = \"abdomen\"\n[mr]\n1 = \"liver\"", "no rules for ct: expected a table [labels] or [ct]"),
