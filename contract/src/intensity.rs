@@ -94,6 +94,11 @@ impl Default for Intensity {
 }
 
 impl Intensity {
+    /// As the default, but for CT angiography: blood full of contrast medium lies within the window.
+    pub fn angiography() -> Self {
+        Self { ct: Rule::Window { low: -160, high: 560 }, ..Self::default() }
+    }
+
     /// The rule of a modality.
     pub const fn rule(&self, modality: Modality) -> Rule {
         match modality {

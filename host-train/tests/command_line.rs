@@ -161,3 +161,23 @@ fn help_explains_every_option() {
         assert!(help.contains("Example") && help.contains(words), "{help}");
     }
 }
+
+/// The cardiac task from phantoms to checkpoint; data of the other task is refused by name.
+#[test]
+fn hearts_are_made_and_trained_on_and_are_no_abdomens() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("data"), folder.path().join("out"));
+    let words = "--anatomy heart --train 2 --test 0 --coarser 6";
+    succeed(&["phantom", "--out", text(&data)].into_iter().chain(words.split(' ')).collect::<Vec<_>>());
+    let data = ["Dataset003_PhantomHeartCT", "Dataset004_PhantomHeartMR"].map(|name| data.join(name));
+    let mut arguments = training(&data, &out);
+    let said = fail(&arguments);
+    assert!(said.contains("dataset.json") && said.contains("label 'ascending aorta'"), "{said}");
+    assert!(said.contains("expected one of background, liver") && said.contains("another task"), "{said}");
+    arguments.extend(["--task", "heart"]);
+    let steps = arguments.iter().position(|word| *word == "24").unwrap();
+    arguments[steps] = "2";
+    succeed(&arguments);
+    let (_, meta) = checkpoint::load(&out.join("best.safetensors"), Device::Cpu).unwrap();
+    assert_eq!(meta.spec.labels, contract::LabelMap::heart());
+}

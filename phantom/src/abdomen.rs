@@ -7,9 +7,10 @@ use core::f32::consts::PI;
 use contract::LabelMap;
 
 use crate::{
+    builder::{Builder, bed, vertebrae},
     random::Draw,
-    scene::{Part, Pose, Scene},
-    shape::{Outline, Point, Shape},
+    scene::{Pose, Scene},
+    shape::{Outline, Shape},
     tissue::Tissue,
 };
 
@@ -28,16 +29,10 @@ struct Trunk {
     dome_from: f32,
 }
 
-struct Builder<'a> {
-    draw: &'a mut Draw,
-    parts: Vec<Part>,
-    channel: usize,
-}
-
 /// Draws one patient. `couch` adds the scanner's couch top under the back.
 pub(crate) fn scene(draw: &mut Draw, couch: bool) -> Scene {
     let trunk = trunk(draw);
-    let mut builder = Builder { draw, parts: Vec::new(), channel: 0 };
+    let mut builder = Builder::new(draw);
     shell(&mut builder, &trunk);
     spine(&mut builder);
     gut(&mut builder, &trunk);
@@ -49,11 +44,8 @@ pub(crate) fn scene(draw: &mut Draw, couch: bool) -> Scene {
         angles: draw.near([0.0; 3], [0.04, 0.03, 0.06]),
         scale: draw.near([1.0; 3], [0.07, 0.07, 0.08]),
     };
-    let back = pose.centre[1] + pose.scale[1] * (trunk.skin.centre[1] + trunk.skin.radii[1]);
-    let top = Outline { centre: [0.0, back - 120.0], radii: [330.0, 148.0], square: 0.0 };
-    let foam = Shape::Column(top).without(&Shape::Column(top.grown(-22.0)), 0.0);
-    let bed = foam.inside(&Shape::Half { normal: [0.0, -1.0, 0.0], offset: -(back - 22.0) }, 0.0);
-    Scene::new(draw, parts, Shape::Column(trunk.skin), couch.then_some(bed), pose)
+    let bed = couch.then(|| bed(&pose, &trunk.skin));
+    Scene::new(draw, parts, Shape::Column(trunk.skin), bed, pose)
 }
 
 fn trunk(draw: &mut Draw) -> Trunk {
@@ -73,37 +65,6 @@ fn trunk(draw: &mut Draw) -> Trunk {
     let dome = Shape::Dome { outline: cavity, from: dome_from, top }.without(&back, 14.0);
     let belly = dome.grown(-4.0);
     Trunk { cavity, wall, skin, back, belly, dome, dome_from }
-}
-
-impl Builder<'_> {
-    fn add(&mut self, tissue: Tissue, label: u8, rough_mm: f32, shape: Shape) {
-        self.parts.push(Part { tissue, label, shape, rough_mm, channel: self.channel % 4 });
-    }
-
-    /// From here on surfaces wander by another random field.
-    fn next_field(&mut self) {
-        self.channel += 1;
-    }
-
-    /// A point within `spread` mm of where the textbook has it.
-    fn point(&mut self, x: f32, y: f32, z: f32, spread: f32) -> Point {
-        self.draw.near([x, y, z], [spread; 3])
-    }
-
-    /// An ellipsoid somewhat larger or smaller, off its place and turned against the textbook's.
-    fn blob(&mut self, centre: Point, radii: Point, angles: Point, spread: f32) -> Shape {
-        let centre = self.draw.near(centre, [spread; 3]);
-        let size = self.draw.around(1.0, 0.08);
-        let radii = radii.map(|radius| radius * size * self.draw.around(1.0, 0.06));
-        let angles = self.draw.near(angles, [0.1; 3]);
-        Shape::turned(centre, radii, angles)
-    }
-
-    /// A tube through points (x, y, z, radius), each moved by up to `spread` mm.
-    fn tube(&mut self, joints: &[[f32; 4]], spread: f32) -> Shape {
-        let size = self.draw.around(1.0, 0.12);
-        Shape::Tube(joints.iter().map(|j| (self.point(j[0], j[1], j[2], spread), j[3] * size)).collect())
-    }
 }
 
 /// Skin, fat, muscle wall, ribs, lung bases, diaphragm, visceral fat.
@@ -136,8 +97,6 @@ fn shell(b: &mut Builder, t: &Trunk) {
 /// Vertebrae with disc, canal, arch and processes; psoas and crura beside them.
 fn spine(b: &mut Builder) {
     let (period, phase) = (b.draw.around(34.0, 2.0), b.draw.uniform(0.0, 34.0));
-    let column =
-        |x: f32, y: f32, rx: f32, ry: f32| Shape::Column(Outline { centre: [x, y], radii: [rx, ry], square: 0.25 });
     for side in [-1.0, 1.0] {
         let psoas =
             [[side * 24.0, 46.0, 25.0, 3.0], [side * 37.0, 44.0, -40.0, 14.0], [side * 46.0, 38.0, -120.0, 22.0]];
@@ -149,23 +108,7 @@ fn spine(b: &mut Builder) {
         );
         b.add(Tissue::Muscle, 0, 0.5, crus);
     }
-    let (rx, ry) = (b.draw.around(22.5, 2.0), b.draw.around(16.5, 1.5));
-    let body = column(0.0, 42.0, rx, ry);
-    b.add(Tissue::Cortical, 0, 0.5, body.clone());
-    b.add(Tissue::Marrow, 0, 0.5, body.grown(-1.8));
-    let layers = |phase: f32, half: f32| Shape::Layers { period, phase, half };
-    b.add(Tissue::Cortical, 0, 0.4, body.clone().inside(&layers(phase, 5.5), 0.0));
-    b.add(Tissue::Disc, 0, 0.4, body.grown(1.0).inside(&layers(phase, 4.0), 0.0));
-    let arch = column(0.0, 66.0, 15.0, 11.5);
-    let spinous = column(0.0, 82.0, 3.2, 11.0).inside(&layers(phase + 0.5 * period, 10.0), 2.0);
-    let wings = column(0.0, 66.0, 40.0, 3.6).inside(&layers(phase + 0.6 * period, 5.0), 2.0);
-    let arch = Shape::union(vec![arch.inside(&layers(phase + 0.5 * period, 13.0), 3.0), spinous, wings], 5.0);
-    b.add(Tissue::Cortical, 0, 0.5, arch.clone());
-    b.add(Tissue::Marrow, 0, 0.5, arch.grown(-2.2));
-    b.add(Tissue::Fat, 0, 0.0, column(0.0, 66.0, 10.0, 8.0));
-    b.add(Tissue::Csf, 0, 0.0, column(0.0, 65.5, 8.0, 6.5));
-    b.add(Tissue::Disc, 0, 0.0, column(0.0, 65.5, 3.5, 3.0));
-    b.next_field();
+    vertebrae(b, period, phase, 0.0);
 }
 
 /// A hollow organ: wall, content, and gas above a fluid level (the patient lies on the back).

@@ -9,6 +9,7 @@ use crate::{
     grid::Grid,
     random::Draw,
     scene::{Painted, Scene},
+    subject::Anatomy,
     tissue::{Palette, Shade, Tissue},
 };
 
@@ -25,13 +26,22 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    pub(crate) fn new(draw: &mut Draw) -> Self {
-        let dose = draw.uniform(0.65, 1.1);
+    /// In the portal-venous phase for the abdomen; when the bolus fills the left heart, for the heart.
+    pub(crate) fn new(anatomy: Anatomy, draw: &mut Draw) -> Self {
+        // Organs have taken up little when the bolus is in the left heart.
+        let (dose, uptake) = match anatomy {
+            Anatomy::Abdomen => (draw.uniform(0.65, 1.1), 1.0),
+            Anatomy::Heart => (draw.uniform(0.82, 1.08), 0.35),
+        };
         // A fatty liver is common, and darker than the spleen.
         let fatty = if draw.chance(0.25) { draw.uniform(-25.0, -8.0) } else { 0.0 };
         let palette = Tissue::ALL.map(|tissue| {
+            if tissue.of_the_heart() && anatomy != Anatomy::Heart {
+                return Shade::default();
+            }
             let a = tissue.attenuation();
-            let mean = draw.around(a.native_hu + dose * a.enhancement_hu, a.spread_hu);
+            let share = if tissue.of_the_heart() { dose } else { dose * uptake };
+            let mean = draw.around(a.native_hu + share * a.enhancement_hu, a.spread_hu);
             let shift = if matches!(tissue, Tissue::Liver | Tissue::LiverVessel) { fatty } else { 0.0 };
             Shade { mean: mean + shift, texture: a.texture_hu }
         });

@@ -11,9 +11,11 @@
 #![forbid(unsafe_code)]
 
 mod abdomen;
+mod builder;
 mod ct;
 mod field;
 mod grid;
+mod heart;
 mod mr;
 mod random;
 mod scene;

@@ -2,13 +2,16 @@
 
 use contract::{LabelMap, Modality};
 
-use crate::{abdomen, ct, grid::Grid, mr, random::Draw, scene::Painted};
+use crate::{abdomen, ct, grid::Grid, heart, mr, random::Draw, scene::Painted};
 
-/// The part of the body that is made up. One today; each is one arm of the matches in this file.
+/// The part of the body that is made up; each is one arm of the matches in this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anatomy {
     /// Liver, both kidneys and the spleen, with their neighbours.
     Abdomen,
+    /// Myocardium and blood of the left ventricle, left atrium and ascending aorta, in the whole chest: CT angiography and
+    /// balanced steady-state MRI. At rest.
+    Heart,
 }
 
 impl Anatomy {
@@ -16,6 +19,7 @@ impl Anatomy {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Abdomen => "abdomen",
+            Self::Heart => "heart",
         }
     }
 
@@ -23,6 +27,7 @@ impl Anatomy {
     pub fn labels(self) -> LabelMap {
         match self {
             Self::Abdomen => LabelMap::abdomen(),
+            Self::Heart => LabelMap::heart(),
         }
     }
 }
@@ -84,14 +89,16 @@ impl Subject {
 
     /// Makes the scan: seconds of one core at full resolution.
     pub fn render(&self) -> Rendered {
+        let (couch, mut anatomy) = (self.modality == Modality::Ct, self.draw(Stream::Anatomy));
         let scene = match self.anatomy {
-            Anatomy::Abdomen => abdomen::scene(&mut self.draw(Stream::Anatomy), self.modality == Modality::Ct),
+            Anatomy::Abdomen => abdomen::scene(&mut anatomy, couch),
+            Anatomy::Heart => heart::scene(&mut anatomy, couch),
         };
         let grid = self.grid();
         let (mut scan, mut noise) = (self.draw(Stream::Scan), self.draw(Stream::Noise));
         let Painted { values, labels } = match self.modality {
-            Modality::Ct => ct::Scan::new(&mut scan).acquire(&scene, &grid, &mut noise),
-            Modality::Mr => mr::Scan::new(&mut scan).acquire(&scene, &grid, &mut noise),
+            Modality::Ct => ct::Scan::new(self.anatomy, &mut scan).acquire(&scene, &grid, &mut noise),
+            Modality::Mr => mr::Scan::new(self.anatomy, &mut scan).acquire(&scene, &grid, &mut noise),
         };
         // CT's smallest number is that of an empty 12-bit pixel.
         let least = if self.modality == Modality::Ct { -1024.0 } else { 0.0 };
@@ -116,9 +123,14 @@ impl Subject {
                 (dims, draw.uniform(2.1, 2.35), draw.uniform(6.4, 7.6), ["RPI", "PLI", "LPI"], 0.10)
             }
         };
+        // Heart and arch, in thinner slices, and no more of the body than the field of view of a cardiac scan.
+        let (dims, pixel, slice, middle) = match self.anatomy {
+            Anatomy::Abdomen => (dims, pixel, slice, -2.0),
+            Anatomy::Heart => ([dims[0], dims[1], dims[2] + 8], 0.94 * pixel, 0.9 * slice, 16.0),
+        };
         let code = codes[draw.below(3) as usize];
         let angles = draw.near([0.0; 3], [tilt, 0.5 * tilt, tilt]);
-        let centre = draw.near([0.0, 0.0, -2.0], [12.0, 8.0, 8.0]);
+        let centre = draw.near([0.0, 0.0, middle], [12.0, 8.0, 8.0]);
         let (coarser, thicker) = (self.options.coarser_pixels.max(1.0), self.options.thicker_slices.max(1.0));
         let pixels = |count: usize| (count as f32 / coarser).ceil() as usize;
         let slices = (dims[2] as f32 / thicker).ceil() as usize;

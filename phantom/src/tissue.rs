@@ -27,9 +27,14 @@ pub(crate) enum Tissue {
     GutContent,
     Stool,
     Bile,
+    /// Of the left heart and the arteries, in an angiography and in a balanced steady state.
+    LeftBlood,
+    /// Of the right heart and the lungs' vessels.
+    RightBlood,
+    Myocardium,
 }
 
-/// Attenuation of a tissue in the portal-venous phase.
+/// Attenuation of a tissue: in the portal-venous phase, or of the heart in an angiography.
 pub(crate) struct Attenuation {
     /// Without contrast medium, HU.
     pub(crate) native_hu: f32,
@@ -64,7 +69,12 @@ pub(crate) struct Shade {
 pub(crate) type Palette = [Shade; Tissue::ALL.len()];
 
 impl Tissue {
-    pub(crate) const ALL: [Self; 23] = {
+    /// Whether only a scan of the heart shows it.
+    pub(crate) fn of_the_heart(self) -> bool {
+        matches!(self, Self::LeftBlood | Self::RightBlood | Self::Myocardium)
+    }
+
+    pub(crate) const ALL: [Self; 26] = {
         use Tissue::*;
         [
             Air,
@@ -90,6 +100,9 @@ impl Tissue {
             GutContent,
             Stool,
             Bile,
+            LeftBlood,
+            RightBlood,
+            Myocardium,
         ]
     };
 
@@ -118,6 +131,10 @@ impl Tissue {
             Self::GutContent => (25.0, 6.0, 22.0, 22.0),
             Self::Stool => (20.0, 0.0, 25.0, 75.0),
             Self::Bile => (9.0, 1.0, 7.0, 3.0),
+            Self::LeftBlood => (40.0, 350.0, 22.0, 5.0),
+            // The bolus has passed, more or less, and what follows is not yet mixed.
+            Self::RightBlood => (40.0, 150.0, 70.0, 18.0),
+            Self::Myocardium => (45.0, 60.0, 10.0, 7.0),
         };
         Attenuation { native_hu, enhancement_hu, spread_hu, texture_hu }
     }
@@ -148,6 +165,9 @@ impl Tissue {
             Self::GutContent => (2000.0, 150.0, 0.75, 0.30),
             Self::Stool => (900.0, 70.0, 0.50, 0.45),
             Self::Bile => (2800.0, 500.0, 1.00, 0.03),
+            Self::LeftBlood => (1450.0, 240.0, 0.95, 0.05),
+            Self::RightBlood => (1450.0, 160.0, 0.95, 0.07),
+            Self::Myocardium => (1000.0, 46.0, 0.80, 0.06),
         };
         Relaxation { t1_ms, t2_ms, density, texture, fat: self == Self::Fat }
     }

@@ -7,7 +7,11 @@ use phantom::{Anatomy, Rendered, Subject, SubjectOptions};
 const COARSE: SubjectOptions = SubjectOptions { coarser_pixels: 2.0, thicker_slices: 2.0 };
 
 fn scan(modality: Modality, seed: u64) -> Rendered {
-    Subject::with_options(Anatomy::Abdomen, modality, seed, COARSE).render()
+    scan_of(Anatomy::Abdomen, modality, seed)
+}
+
+fn scan_of(anatomy: Anatomy, modality: Modality, seed: u64) -> Rendered {
+    Subject::with_options(anatomy, modality, seed, COARSE).render()
 }
 
 /// Position of a voxel in patient coordinates, mm.
@@ -53,18 +57,20 @@ fn best_interval(rendered: &Rendered, label: u8) -> f64 {
 
 #[test]
 fn no_intensity_threshold_segments_the_organs() {
-    for modality in Modality::ALL {
+    for (anatomy, modality) in
+        [Anatomy::Abdomen, Anatomy::Heart].into_iter().flat_map(|a| Modality::ALL.map(|m| (a, m)))
+    {
         let mut dice = [0.0; 4];
         for seed in 0..3 {
-            let rendered = scan(modality, seed);
+            let rendered = scan_of(anatomy, modality, seed);
             for label in 1..=4 {
                 dice[label - 1] += best_interval(&rendered, label as u8) / 3.0;
             }
         }
         let mean = dice.iter().sum::<f64>() / 4.0;
-        println!("{modality}: Dice of the best threshold {dice:.3?}, mean {mean:.3}");
-        assert!(mean < 0.6, "{modality}: {dice:?}");
-        assert!(mean > 0.1, "{modality}: the threshold itself seems broken: {dice:?}");
+        println!("{anatomy:?} {modality}: Dice of the best threshold {dice:.3?}, mean {mean:.3}");
+        assert!(mean < 0.6, "{anatomy:?} {modality}: {dice:?}");
+        assert!(mean > 0.1, "{anatomy:?} {modality}: the threshold itself seems broken: {dice:?}");
     }
 }
 
@@ -117,4 +123,64 @@ fn scanners_differ_and_patients_too() {
     let volumes: Vec<f32> = (30..33).map(|seed| organ(&scan(Modality::Ct, seed), 1).0).collect();
     let spread = volumes.iter().fold(0.0f32, |a, b| a.max(*b)) / volumes.iter().fold(f32::MAX, |a, b| a.min(*b));
     assert!(spread > 1.05, "livers of {volumes:?} ml");
+}
+
+#[test]
+fn the_parts_of_the_heart_lie_where_they_belong_and_have_a_patients_size() {
+    for modality in Modality::ALL {
+        for seed in 40..43 {
+            let rendered = scan_of(Anatomy::Heart, modality, seed);
+            let [wall, atrium, ventricle, aorta] = [1, 2, 3, 4].map(|label| organ(&rendered, label));
+            let about = format!("{modality} {seed}: {wall:?} {atrium:?} {ventricle:?} {aorta:?}");
+            assert!((80.0..230.0).contains(&wall.0) && (40.0..160.0).contains(&atrium.0), "ml: {about}");
+            assert!((60.0..220.0).contains(&ventricle.0) && (25.0..140.0).contains(&aorta.0), "ml: {about}");
+            assert!(ventricle.1[0] > aorta.1[0] && ventricle.1[2] < aorta.1[2], "left of and below the aorta: {about}");
+            assert!(atrium.1[1] > ventricle.1[1] && atrium.1[1] > aorta.1[1], "the atrium is at the back: {about}");
+            let apart = (0..3).map(|axis| (wall.1[axis] - ventricle.1[axis]).powi(2)).sum::<f32>().sqrt();
+            assert!(apart < 20.0, "the wall surrounds the blood: {about}");
+        }
+    }
+}
+
+/// Blood of one voxel of the left ventricle seldom touches anything but blood and its own wall.
+#[test]
+fn the_myocardium_encloses_the_left_ventricle() {
+    for modality in Modality::ALL {
+        let rendered = scan_of(Anatomy::Heart, modality, 3);
+        let [width, height, _] = rendered.grid.dims;
+        let (mut wall, mut outside) = (0u32, 0u32);
+        for (voxel, _) in rendered.labels.iter().enumerate().filter(|(_, label)| **label == 3) {
+            for next in
+                [voxel - 1, voxel + 1, voxel - width, voxel + width, voxel - width * height, voxel + width * height]
+            {
+                wall += u32::from(rendered.labels[next] == 1);
+                outside += u32::from(rendered.labels[next] == 0);
+            }
+        }
+        assert!(wall > 4 * outside, "{modality}: {wall} neighbours are wall, {outside} are nothing");
+    }
+}
+
+#[test]
+fn an_angiography_fills_the_left_heart() {
+    for seed in 20..23 {
+        let rendered = scan_of(Anatomy::Heart, Modality::Ct, seed);
+        let [wall, atrium, ventricle, aorta] = [1, 2, 3, 4].map(|label| organ(&rendered, label).2);
+        assert!((60..150).contains(&wall), "myocardium {wall} HU");
+        for blood in [atrium, ventricle, aorta] {
+            assert!((280..460).contains(&blood) && (blood - ventricle).abs() < 40, "blood {blood} HU");
+        }
+    }
+}
+
+#[test]
+fn a_balanced_steady_state_shows_bright_blood_and_dark_myocardium() {
+    for seed in 20..23 {
+        let rendered = scan_of(Anatomy::Heart, Modality::Mr, seed);
+        let [wall, atrium, ventricle, aorta] = [1, 2, 3, 4].map(|label| f32::from(organ(&rendered, label).2));
+        assert!(
+            ventricle > 1.7 * wall && atrium > 1.4 * wall && aorta > 1.4 * wall,
+            "{wall} {atrium} {ventricle} {aorta}"
+        );
+    }
 }

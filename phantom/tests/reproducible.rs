@@ -10,9 +10,11 @@ use sha2::{Digest, Sha256};
 
 const SMALL: SubjectOptions = SubjectOptions { coarser_pixels: 3.0, thicker_slices: 3.0 };
 
-const GOLDEN: [(Modality, &str); 2] = [
-    (Modality::Ct, "00e8d843ac4fe6d4819fe7a884d6a2e3d19fe5963452586405845a759b60e7fc"),
-    (Modality::Mr, "24c5edda1ff24b457b9195e87790acf477904f355137aefae2581fe70c5742e6"),
+const GOLDEN: [(Anatomy, Modality, &str); 4] = [
+    (Anatomy::Abdomen, Modality::Ct, "00e8d843ac4fe6d4819fe7a884d6a2e3d19fe5963452586405845a759b60e7fc"),
+    (Anatomy::Abdomen, Modality::Mr, "24c5edda1ff24b457b9195e87790acf477904f355137aefae2581fe70c5742e6"),
+    (Anatomy::Heart, Modality::Ct, "c6a6f69ef7f5ce550ea27c6da3894e799606d77f381023d8069305c1e8f3ac80"),
+    (Anatomy::Heart, Modality::Mr, "3be2140fa34c5c2bbda7860b2932543fb8f983114e1ebfcac4d7728c765a6a16"),
 ];
 
 /// SHA-256 of grid, voxels (little endian) and labels.
@@ -36,8 +38,9 @@ fn small(modality: Modality, seed: u64) -> Rendered {
 
 #[test]
 fn digests_are_the_stored_ones() {
-    let found = GOLDEN.map(|(modality, _)| (modality, digest(&small(modality, 2026))));
-    let expected = GOLDEN.map(|(modality, digest)| (modality, digest.to_string()));
+    let render = |anatomy, modality| Subject::with_options(anatomy, modality, 2026, SMALL).render();
+    let found = GOLDEN.map(|(anatomy, modality, _)| (anatomy, modality, digest(&render(anatomy, modality))));
+    let expected = GOLDEN.map(|(anatomy, modality, digest)| (anatomy, modality, digest.to_string()));
     assert_eq!(found, expected);
 }
 

@@ -188,7 +188,7 @@ pub enum Fault {
         found: String,
     },
     /// An organ that the label map does not know.
-    #[error("label '{name}': expected one of {expected}")]
+    #[error("label '{name}': expected one of {expected}: is the data of another task?")]
     Organ {
         /// As in `dataset.json`.
         name: String,

@@ -41,6 +41,9 @@ pub struct Arguments {
     #[arg(long)]
     pub skip_bad: bool,
 
+    /// What is segmented: the data sets have to name its organs
+    #[arg(long, value_enum, default_value = "abdomen", help_heading = "Network")]
+    task: TaskArgument,
     /// What CT and MRI share
     #[arg(long, value_enum, default_value = "ummkd", help_heading = "Network")]
     pub topology: TopologyArgument,
@@ -150,6 +153,30 @@ A killed training goes on from its last validation.
 `--topology individual` writes best-ct.safetensors and best-mr.safetensors.";
 
 #[derive(Clone, Copy, ValueEnum)]
+pub enum TaskArgument {
+    /// Liver, kidneys and spleen; CT in a soft-tissue window, -160 to 240 HU
+    Abdomen,
+    /// Left ventricular myocardium, left atrium, left ventricle, ascending aorta; CT from -160 to 560 HU (angiography)
+    Heart,
+}
+
+impl TaskArgument {
+    fn labels(self) -> LabelMap {
+        match self {
+            Self::Abdomen => LabelMap::abdomen(),
+            Self::Heart => LabelMap::heart(),
+        }
+    }
+
+    fn intensity(self) -> Intensity {
+        match self {
+            Self::Abdomen => Intensity::default(),
+            Self::Heart => Intensity::angiography(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 pub enum TopologyArgument {
     /// Nothing: a network per modality
     Individual,
@@ -257,7 +284,7 @@ impl Arguments {
     /// What the options ask for, if they fit each other.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         let (height, width) = self.size;
-        let labels = LabelMap::abdomen();
+        let labels = self.task.labels();
         let net = self.net(labels.classes())?;
         let shapes = net.shapes()?;
         let deepest = shapes.iter().map(|shape| shape.pixels()).min().unwrap_or(0) * usize::from(self.batch);
@@ -282,13 +309,8 @@ impl Arguments {
             ensure!(weight >= 0. && weight.is_finite(), "--{name} {weight}: expected 0 or more");
         }
         let grid = Grid { height, width, spacing_mm: self.spacing };
-        let spec = ModelSpec {
-            net,
-            labels,
-            grid,
-            intensity: self.intensity.over(Intensity::default()),
-            modalities: Modality::ALL.to_vec(),
-        };
+        let (intensity, modalities) = (self.intensity.over(self.task.intensity()), Modality::ALL.to_vec());
+        let spec = ModelSpec { net, labels, grid, intensity, modalities };
         spec.check().context("the options do not make a model")?;
         Ok(Settings {
             topology: self.topology.into(),

@@ -22,7 +22,9 @@ use volume::{DatasetWriter, Geometry, Split, VolumeError, dataset};
 #[derive(Args)]
 #[command(after_help = "Example:
   gantry-train phantom --out data --train 12 --test 4
-makes data/Dataset001_PhantomCT and data/Dataset002_PhantomMR.")]
+  gantry-train phantom --out data --anatomy heart
+The first makes data/Dataset001_PhantomCT and data/Dataset002_PhantomMR, the second Dataset003_PhantomHeartCT and
+Dataset004_PhantomHeartMR beside them: train on these with --task heart.")]
 pub struct Arguments {
     /// Folder for both data sets
     #[arg(long, value_name = "DIR")]
@@ -46,8 +48,27 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum AnatomyArgument {
-    /// Liver, kidneys and spleen
+    /// Liver, kidneys and spleen: portal-venous CT and T2-weighted MRI
     Abdomen,
+    /// Left ventricle, its myocardium, left atrium and ascending aorta: CT angiography and balanced steady-state MRI
+    Heart,
+}
+
+impl From<AnatomyArgument> for Anatomy {
+    fn from(argument: AnatomyArgument) -> Self {
+        match argument {
+            AnatomyArgument::Abdomen => Self::Abdomen,
+            AnatomyArgument::Heart => Self::Heart,
+        }
+    }
+}
+
+/// Folders of the CT and the MRI data set.
+fn folders(anatomy: Anatomy) -> [(Modality, &'static str); 2] {
+    match anatomy {
+        Anatomy::Abdomen => [(Modality::Ct, "Dataset001_PhantomCT"), (Modality::Mr, "Dataset002_PhantomMR")],
+        Anatomy::Heart => [(Modality::Ct, "Dataset003_PhantomHeartCT"), (Modality::Mr, "Dataset004_PhantomHeartMR")],
+    }
 }
 
 fn parse_factor(text: &str) -> Result<f32, String> {
@@ -62,7 +83,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let style = ProgressStyle::with_template("{bar:24} {pos}/{len} patients, {eta} left").expect("a valid template");
     let patients = usize::from(arguments.train) + usize::from(arguments.test);
     let bar = ProgressBar::new(2 * patients as u64).with_style(style);
-    for (modality, name) in [(Modality::Ct, "Dataset001_PhantomCT"), (Modality::Mr, "Dataset002_PhantomMR")] {
+    for (modality, name) in folders(arguments.anatomy.into()) {
         let folder = arguments.out.join(name);
         make(arguments, modality, &folder, patients, &bar)?;
         bar.suspend(|| println!("{}", folder.display()));
@@ -82,9 +103,7 @@ fn make(
     let description = folder.join(dataset::DESCRIPTION);
     anyhow::ensure!(!description.exists(), "{}: exists already, expected a new --out", description.display());
     fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
-    let anatomy = match arguments.anatomy {
-        AnatomyArgument::Abdomen => Anatomy::Abdomen,
-    };
+    let anatomy = Anatomy::from(arguments.anatomy);
     let mut writer = DatasetWriter::create(folder, modality, &anatomy.labels())?;
     let options = SubjectOptions { coarser_pixels: arguments.coarser, thicker_slices: arguments.coarser };
     // No two patients of any modality share a seed, and a smaller data set is the beginning of a larger one.
