@@ -254,7 +254,7 @@ fn right_heart(b: &mut Builder, h: &Heart) {
         b.add(Tissue::RightBlood, 0, 0.5, vessel);
     }
     let cava = h.tube(b, &[[-28.0, -18.0, -24.0, 12.0], [-24.0, -2.0, -56.0, 12.0], [-24.0, 4.0, -150.0, 12.0]], 1.5);
-    b.add(Tissue::Vein, 0, 0.5, cava);
+    b.add(Tissue::RightBlood, 0, 0.5, cava);
     b.next_field();
 }
 

@@ -13,7 +13,7 @@ const SMALL: SubjectOptions = SubjectOptions { coarser_pixels: 3.0, thicker_slic
 const GOLDEN: [(Anatomy, Modality, &str); 4] = [
     (Anatomy::Abdomen, Modality::Ct, "00e8d843ac4fe6d4819fe7a884d6a2e3d19fe5963452586405845a759b60e7fc"),
     (Anatomy::Abdomen, Modality::Mr, "24c5edda1ff24b457b9195e87790acf477904f355137aefae2581fe70c5742e6"),
-    (Anatomy::Heart, Modality::Ct, "c6a6f69ef7f5ce550ea27c6da3894e799606d77f381023d8069305c1e8f3ac80"),
+    (Anatomy::Heart, Modality::Ct, "5ad0d17dd9b48b4cf4ecaf5ec0aae90540ed41cef59998d6b07767eec8be2234"),
     (Anatomy::Heart, Modality::Mr, "3be2140fa34c5c2bbda7860b2932543fb8f983114e1ebfcac4d7728c765a6a16"),
 ];
 
