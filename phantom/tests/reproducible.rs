@@ -14,7 +14,7 @@ const GOLDEN: [(Anatomy, Modality, &str); 4] = [
     (Anatomy::Abdomen, Modality::Ct, "00e8d843ac4fe6d4819fe7a884d6a2e3d19fe5963452586405845a759b60e7fc"),
     (Anatomy::Abdomen, Modality::Mr, "24c5edda1ff24b457b9195e87790acf477904f355137aefae2581fe70c5742e6"),
     (Anatomy::Heart, Modality::Ct, "5ad0d17dd9b48b4cf4ecaf5ec0aae90540ed41cef59998d6b07767eec8be2234"),
-    (Anatomy::Heart, Modality::Mr, "3be2140fa34c5c2bbda7860b2932543fb8f983114e1ebfcac4d7728c765a6a16"),
+    (Anatomy::Heart, Modality::Mr, "9af825b22bc40235f26855c70688cd35326c131aad384a68a0cd1277c7b72ff9"),
 ];
 
 /// SHA-256 of grid, voxels (little endian) and labels.
