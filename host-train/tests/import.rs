@@ -65,6 +65,27 @@ fn translate(seed: usize, count: usize, to: &[(usize, u8)]) -> Vec<u8> {
     classes(seed, count).into_iter().map(class).collect()
 }
 
+/// Of seven structures the four of the paper's task, and the test patients that its authors published.
+#[test]
+fn mm_whs_with_the_published_split() {
+    let root = tempfile::tempdir().unwrap();
+    trees::mm_whs(&root.path().join("from"), 1001..=1020);
+    let summary = run(&Plan { split: Split::Sifa, ..plan(Source::MmWhs, &root) });
+    assert!(summary.sets.iter().all(|set| set.unlabelled.is_empty()));
+    // The seven in the order of the tree: 205, 420, 500, 550, 600, 820, 850.
+    let expected = |seed| translate(seed, 7, &[(1, 1), (2, 2), (3, 3), (6, 4)]);
+    for (folder, modality, test) in [
+        ("Dataset011_MMWHSCT", Modality::Ct, [1003, 1008, 1014, 1019]),
+        ("Dataset012_MMWHSMR", Modality::Mr, [1007, 1009, 1018, 1019]),
+    ] {
+        let folder = root.path().join("to").join(folder);
+        let data = check(&folder, &LabelMap::heart(), modality, &number, &expected);
+        let held = test.map(|id| format!("{modality}_train_{id}"));
+        assert_eq!((data.train.len(), names(&data.test)), (16, held.iter().map(String::as_str).collect()));
+        assert!(data.train.iter().all(|case| !held.contains(&case.name)));
+    }
+}
+
 #[test]
 fn btcv_with_the_published_split() {
     let root = tempfile::tempdir().unwrap();

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use contract::{LabelMap, Modality, tiles::Tiling};
+use contract::{Modality, tiles::Tiling};
 use host_train::{
     checkpoint,
     data::{self, Case, Part},
     eval::{self, Handling, Scores},
+    import::label_map_of,
     segment::segment,
 };
 use serde::Serialize;
@@ -131,7 +132,7 @@ fn of_files(
     for &(modality, folder) in sets {
         let made = predictions.join(modality.name());
         let mut bad = super::on_bad(arguments.skip_bad);
-        let labels = LabelMap::abdomen();
+        let labels = label_map_of(folder);
         scores = scores.merge(eval::score_files_with(folder, modality, part, &labels, &made, &mut bad)?);
         super::tell_skipped(folder, &bad);
     }

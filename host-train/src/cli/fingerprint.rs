@@ -11,11 +11,10 @@ use contract::Modality;
 use host_train::{
     data::{DataError, OnBad},
     fingerprint::{self, Fingerprint, Intensities, Proposal, Spread},
-    import::{LABEL_MAPS, label_map},
+    import::label_map_of,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use volume::Dataset;
 
 /// Options of `fingerprint`.
 #[derive(Args)]
@@ -74,9 +73,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// By the first of our label maps that the data set fits.
 fn measure(folder: &Path, modality: Modality, bad: &mut OnBad) -> Result<Fingerprint, DataError> {
-    let fits = |name: &str| label_map(name).is_some_and(|labels| Dataset::open_skipping(folder, &labels).is_ok());
-    let name = LABEL_MAPS.into_iter().find(|name| fits(name)).unwrap_or(LABEL_MAPS[0]);
-    let labels = label_map(name).expect("its name is listed");
+    let labels = label_map_of(folder);
     let style = ProgressStyle::with_template("{bar:24} {pos}/{len} cases, {eta} left").expect("a valid template");
     let bar = ProgressBar::new(0).with_style(style);
     let print = fingerprint::measure(folder, modality, &labels, bad, &mut |cases| {

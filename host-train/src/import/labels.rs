@@ -20,7 +20,7 @@ use std::{
 
 use contract::{LabelMap, Modality};
 use serde::Deserialize;
-use volume::{LabelTable, Unlisted};
+use volume::{Dataset, LabelTable, Unlisted};
 
 use super::ImportError;
 
@@ -148,6 +148,13 @@ pub fn label_map(name: &str) -> Option<LabelMap> {
         "heart" => Some(LabelMap::heart()),
         _ => None,
     }
+}
+
+/// The first of our label maps that a data set on disk fits; the first of all if none does, for the words of the error.
+pub fn label_map_of(folder: &Path) -> LabelMap {
+    let maps = || LABEL_MAPS.into_iter().filter_map(label_map);
+    let fitting = maps().find(|labels| Dataset::open_skipping(folder, labels).is_ok());
+    fitting.or_else(|| maps().next()).unwrap_or_else(LabelMap::abdomen)
 }
 
 /// Rules that a described data set implies: its own names where they are ours, in that of our label maps that knows most of

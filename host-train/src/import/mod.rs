@@ -29,7 +29,7 @@ use volume::{DatasetWriter, Split as Part};
 pub use dicom::DicomFault;
 pub use error::ImportError;
 pub use found::{Found, Pixels, Truth};
-pub use labels::{LABEL_MAPS, LabelRules, label_map};
+pub use labels::{LABEL_MAPS, LabelRules, label_map, label_map_of};
 pub use source::Source;
 pub use split::Split;
 pub use summary::{CaseSummary, SetSummary, Skipped, Summary};
