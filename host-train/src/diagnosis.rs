@@ -6,11 +6,12 @@
 //! are put back, gradients are handed out rather than gathered, and the generator is seeded before every step anyway.
 
 use contract::{LabelMap, Modality};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Kind, Tensor};
 
 use crate::{
     loss::{Absent, Kd, Pixels, disagreement},
     net::{Network, Role},
+    running::Running,
     sampler::{Batch, Sampler},
     trainer::Trainer,
 };
@@ -48,19 +49,20 @@ pub fn probe(sampler: &Sampler, labels: &LabelMap) -> Batch {
 }
 
 impl Trainer {
-    /// Diagnoses the networks on a CT and an MR batch.
+    /// Diagnoses the networks on this rank's part of a CT and an MR batch.
     pub fn diagnose(&self, batches: [&Batch; 2]) -> Diagnosis {
         let _alone = self.draw_alone(u64::MAX);
         let objective = self.settings().objective;
         let (mut pixels, mut gradients) = (vec![], vec![]);
         for (modality, batch) in Modality::ALL.into_iter().zip(batches) {
             let network = self.network(modality);
-            let running = remember(network);
-            let found = self.pixels(modality, &self.image(batch), batch);
+            let running = Running::of(network);
+            let (image, labels) = self.part(batch);
+            let found = Pixels::new(&self.logits(modality, &image), &labels);
             if self.networks().len() == 1 {
                 gradients.push(kernel_gradients(network, &objective.segmentation(&found)));
             }
-            put_back(network, &running);
+            running.put_back(network);
             pixels.push(found);
         }
         let apart = disagreement(&pixels[0], &pixels[1], Kd::SymmetricKl, objective.temperature, Absent::Masked);
@@ -98,14 +100,6 @@ fn cosine(a: &[Tensor], b: &[Tensor]) -> Option<f64> {
     }
     let length = (squares[0] * squares[1]).sqrt();
     (length > 0. && length.is_finite()).then(|| dot / length)
-}
-
-fn remember(network: &Network) -> Vec<Tensor> {
-    no_grad(|| network.running().into_iter().map(|(_, tensor)| tensor.copy()).collect())
-}
-
-fn put_back(network: &Network, running: &[Tensor]) {
-    no_grad(|| network.running().iter().zip(running).for_each(|((_, tensor), old)| tensor.shallow_clone().copy_(old)));
 }
 
 /// A vector in plain memory.

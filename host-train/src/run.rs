@@ -147,18 +147,24 @@ pub fn run(
 ) -> Result<End, RunError> {
     let path = options.out.join(METRICS);
     let metrics_error = |error| RunError::Metrics { path: path.clone(), error };
-    let mut metrics = Metrics::open(&path, trainer.steps_made()).map_err(metrics_error)?;
+    // One process writes; all others only make their part of the steps.
+    let chief = trainer.ranks().rank() == 0;
+    let mut metrics =
+        if chief { Some(Metrics::open(&path, trainer.steps_made()).map_err(metrics_error)?) } else { None };
     let ahead = data.samplers.each_ref().map(|sampler| Prefetch::new(Arc::clone(sampler), trainer.steps_made()));
     best.resize(trainer.networks().len(), None);
     let (steps, labels) = (trainer.settings().steps, trainer.settings().spec.labels.clone());
     let probes: [Batch; 2] = data.samplers.each_ref().map(|sampler| probe(sampler, &labels));
     let mut kept = (trainer.steps_made() > 0).then(|| trainer.steps_made());
-    if kept.is_none() {
+    if let (None, Some(metrics)) = (kept, &mut metrics) {
         metrics.diagnosis(0, &trainer.diagnose(probes.each_ref()), &labels).map_err(metrics_error)?;
     }
     while trainer.steps_made() < steps {
-        if options.stop.load(Ordering::Relaxed) {
+        if trainer.ranks().any(options.stop.load(Ordering::Relaxed)) {
             let step = trainer.steps_made();
+            if !chief {
+                return Ok(End::Stopped { step });
+            }
             keep::stopped(trainer, best, options).map_err(|error| RunError::Keep { error, step: kept })?;
             keep::page(&options.out, trainer)?;
             return Ok(End::Stopped { step });
@@ -172,10 +178,12 @@ pub fn run(
         let terms = trainer.step(batches.each_ref(), log);
         if let Some(terms) = terms {
             sound(trainer, data, &terms, kept)?;
-            metrics.step(step, &terms, rate).map_err(metrics_error)?;
+            if let Some(metrics) = &mut metrics {
+                metrics.step(step, &terms, rate).map_err(metrics_error)?;
+            }
         }
         observe(Event::Step { step, terms });
-        if validates {
+        if let (true, Some(metrics)) = (validates, &mut metrics) {
             let validation = validate_all(trainer, data);
             metrics.validation(step, &validation).map_err(metrics_error)?;
             metrics.diagnosis(step, &trainer.diagnose(probes.each_ref()), &labels).map_err(metrics_error)?;

@@ -27,6 +27,7 @@ pub fn settings(topology: Topology) -> Settings {
         seed: 1,
         objective: Objective::default(),
         teachers: vec![],
+        groups: 1,
         augment: Augment::none(),
         held_out: None,
     }

@@ -3,7 +3,7 @@
 //! A [`Trainer`] is a pure function of its settings, its state and the two batches: dropout is seeded by the step, batches
 //! are made by step number elsewhere. That is what makes a resumed training equal an uninterrupted one, bit for bit.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use contract::{Modality, ModelSpec, NetError};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ use crate::{
     loss::Pixels,
     net::{Network, Role, Variable, axes, channels_last},
     objective::{Objective, Terms},
+    ranks::Ranks,
+    running::Running,
     sampler::Batch,
     schedule::Schedule,
     teacher::Teachers,
@@ -43,10 +45,18 @@ pub struct Settings {
     /// Digests of the files of the teachers.
     #[serde(default)]
     pub teachers: Vec<String>,
+    /// Parts of a batch over which batch norms take their statistics, each part its own. A training on several ranks has at
+    /// least one each; that it is written down makes the outcome that of any number of ranks.
+    #[serde(default = "one")]
+    pub groups: usize,
     /// Random variations of the slices.
     pub augment: Augment,
     /// Cases per modality that are held out, if anybody said so.
     pub held_out: Option<usize>,
+}
+
+const fn one() -> usize {
+    1
 }
 
 /// Number format of a step's convolutions.
@@ -81,6 +91,7 @@ pub struct Trainer {
     networks: Vec<Network>,
     adam: Adam,
     teachers: Teachers,
+    ranks: Arc<Ranks>,
     step: u64,
     /// One number on the device: the first step, from 1, whose loss or gradient was not finite; 0 while there is none.
     bad: Tensor,
@@ -92,7 +103,19 @@ impl Trainer {
         let networks = settings.topology.networks(&settings.spec.net, settings.seed, device)?;
         let adam = Adam::new(&variables(&networks));
         let bad = Tensor::zeros([], (Kind::Int64, device));
-        Ok(Self { settings, device, amp, networks, adam, teachers: Teachers::default(), step: 0, bad })
+        let (teachers, ranks) = (Teachers::default(), Arc::default());
+        Ok(Self { settings, device, amp, networks, adam, teachers, ranks, step: 0, bad })
+    }
+
+    /// As one of several processes, among which [`Ranks::check`] can split the batch.
+    #[must_use]
+    pub fn among(self, ranks: Arc<Ranks>) -> Self {
+        Self { ranks, ..self }
+    }
+
+    /// The processes of this training.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// With teachers, whose digests stand in the settings.
@@ -131,12 +154,20 @@ impl Trainer {
     /// only when `read` asks for them.
     pub fn step(&mut self, batches: [&Batch; 2], read: bool) -> Option<Terms> {
         let _alone = self.draw_alone(self.step);
-        let images: [Tensor; 2] = core::array::from_fn(|index| self.image(batches[index]));
-        let pixels = [0, 1].map(|index| self.pixels(Modality::ALL[index], &images[index], batches[index]));
-        let taught = [0, 1].map(|index| self.teachers.logits(&images[index], Modality::ALL[index]));
+        let several = self.ranks.count() > 1;
+        let before: Vec<Running> = self.networks.iter().filter(|_| several).map(Running::of).collect();
+        let parts = batches.map(|batch| self.part(batch));
+        let pixels = [0, 1].map(|index| {
+            let logits = self.logits(Modality::ALL[index], &parts[index].0);
+            Pixels::new(&self.ranks.gather(logits), &self.labels(batches[index]))
+        });
+        let taught = [0, 1].map(|index| {
+            self.teachers.logits(&parts[index].0, Modality::ALL[index]).map(|logits| self.ranks.gather(logits))
+        });
         let objective = self.settings.objective;
         let losses = objective.losses(&pixels, &taught, self.settings.topology.distils(), self.step);
         losses.total.backward();
+        self.join(&before);
         let terms = read.then(|| losses.read(objective.l2 * self.half_square()));
         let rate = self.rate();
         self.watch(&losses.total);
@@ -163,22 +194,58 @@ impl Trainer {
     /// nobody else draws while the answer lives.
     pub(crate) fn draw_alone(&self, step: u64) -> MutexGuard<'static, ()> {
         let alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-        tch::manual_seed((self.settings.seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as i64);
+        let rank = (self.ranks.rank() as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
+        tch::manual_seed((self.settings.seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ rank) as i64);
         alone
     }
 
-    pub(crate) fn image(&self, batch: &Batch) -> Tensor {
-        image(&self.settings.spec, &batch.images, batch.n, self.device)
+    /// Adds up the gradients of all ranks' parts, and takes the mean of how their running statistics have moved.
+    fn join(&mut self, before: &[Running]) {
+        let count = self.ranks.count();
+        if count == 1 {
+            return;
+        }
+        self.ranks.sum(self.adam.gradients(&variables(&self.networks)));
+        for (network, before) in self.networks.iter().zip(before) {
+            let mut moved = before.moved(network);
+            self.ranks.sum(&mut moved);
+            before.move_by(network, &(moved / count as f64));
+        }
     }
 
-    pub(crate) fn pixels(&self, modality: Modality, image: &Tensor, batch: &Batch) -> Pixels {
-        let labels = Tensor::from_slice(&batch.labels).to_device(self.device);
+    /// Images and labels of this rank's part of a batch.
+    pub(crate) fn part(&self, batch: &Batch) -> (Tensor, Tensor) {
+        let (count, rank) = (self.ranks.count(), self.ranks.rank());
+        let n = batch.n / count;
+        let (images, labels) = (batch.images.len() / count, batch.labels.len() / count);
+        let image = image(&self.settings.spec, &batch.images[rank * images..][..images], n, self.device);
+        (image, Tensor::from_slice(&batch.labels[rank * labels..][..labels]).to_device(self.device))
+    }
+
+    fn labels(&self, batch: &Batch) -> Tensor {
+        Tensor::from_slice(&batch.labels).to_device(self.device)
+    }
+
+    /// Logits of this rank's part of a batch as the losses see them, group by group of the norms.
+    pub(crate) fn logits(&self, modality: Modality, image: &Tensor) -> Tensor {
         let network = self.network(modality);
-        let logits = match self.amp {
+        let forward = |image: &Tensor| match self.amp {
             Amp::Off | Amp::Tf32 => network.forward(image, modality, true),
             Amp::Bf16 => autocast(true, || network.forward(image, modality, true)),
         };
-        Pixels::new(&logits, &labels)
+        let groups = self.settings.groups / self.ranks.count();
+        if groups <= 1 {
+            return forward(image);
+        }
+        let before = Running::of(network);
+        let (mut parts, mut moved) = (vec![], before.moved(network));
+        for group in image.chunk(groups as i64, 0) {
+            before.put_back(network);
+            parts.push(forward(&group));
+            moved += before.moved(network);
+        }
+        before.move_by(network, &(moved / groups as f64));
+        Tensor::cat(&parts, 0)
     }
 
     fn half_square(&self) -> f64 {

@@ -98,10 +98,15 @@ fn the_contract_needs_no_operating_system() {
     }
 }
 
+/// One exception: MPI, whose compiler and libraries most machines lack.
 #[test]
 fn products_have_no_cargo_features() {
     for package in metadata().workspace_packages() {
-        assert!(package.features.is_empty(), "{} has features: {:?}", package.name, package.features.keys());
+        let mut features = package.features.clone();
+        if package.name == "host-train" {
+            features.remove("mpi");
+        }
+        assert!(features.is_empty(), "{} has features: {:?}", package.name, features.keys());
     }
 }
 

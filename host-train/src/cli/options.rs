@@ -75,6 +75,9 @@ pub struct Arguments {
     /// Slices of each modality in a step, or patches of a 3D network (the paper has 2)
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Optimiser")]
     batch: u16,
+    /// Parts of a batch whose batch norms take statistics of their own; default: as many as MPI ranks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Optimiser")]
+    pub norm_groups: Option<u16>,
     /// Peak learning rate of Adam
     #[arg(
         long,
@@ -332,6 +335,7 @@ impl Arguments {
                 teacher: if self.teacher.is_empty() { 0. } else { self.teacher_weight },
             },
             teachers: vec![],
+            groups: 1,
             augment: if self.no_augment { Augment::none() } else { Augment::default() },
             held_out: self.val,
         })

@@ -34,8 +34,12 @@ impl Signals {
         Ok(Self { stop, number })
     }
 
-    /// The shell's status of a program that a signal ended: 130 after Ctrl-C, 143 after `kill`.
+    /// The shell's status of a program that a signal ended: 130 after Ctrl-C, 143 after `kill`. A process that stops because
+    /// another one of its training was asked to has had no signal: as after Ctrl-C.
     pub fn status(&self) -> ExitCode {
-        ExitCode::from(128 + self.number.load(Ordering::Relaxed) as u8)
+        match self.number.load(Ordering::Relaxed) {
+            0 => ExitCode::from(128 + SIGINT as u8),
+            number => ExitCode::from(128 + number as u8),
+        }
     }
 }

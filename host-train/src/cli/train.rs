@@ -7,7 +7,8 @@ use contract::{Modality, manifest::Provenance};
 use host_train::{
     data::{self, Case, Part},
     device, keep,
-    run::{self, Data, End, Options, STATE},
+    ranks::Ranks,
+    run::{self, Data, End, Event, Options, STATE},
     sampler::Sampler,
     state,
     teacher::Teachers,
@@ -18,8 +19,19 @@ use tch::Device;
 
 use super::{options::Arguments, progress::Progress, signals::Signals};
 
-/// Trains.
+/// Trains; as one of several processes if a launcher started this one among others.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let ranks = Arc::new(Ranks::start()?);
+    let end = train(arguments, &ranks);
+    if let (Err(error), true) = (&end, ranks.count() > 1) {
+        // The others would wait for this one for ever.
+        eprintln!("error: rank {}: {error:#}", ranks.rank());
+        ranks.abort(2);
+    }
+    end
+}
+
+fn train(arguments: &Arguments, ranks: &Arc<Ranks>) -> anyhow::Result<ExitCode> {
     if let Some(threads) = arguments.threads {
         tch::set_num_threads(threads.into());
     }
@@ -29,6 +41,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut settings = arguments.settings()?;
     let (teachers, digests) = Teachers::load(&arguments.teacher, &settings.spec, device)?;
     settings.teachers = digests;
+    settings.groups = arguments.norm_groups.map_or(ranks.count(), usize::from);
+    ranks.check(settings.batch, settings.groups)?;
     let state_path = arguments.out.join(STATE);
     match (arguments.resume, state_path.exists()) {
         (true, false) => bail!("{}: not found, expected the state of the training to resume", state_path.display()),
@@ -43,17 +57,26 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         (Trainer::new(settings, device, amp)?, vec![])
     };
-    let mut trainer = trainer.taught_by(teachers);
+    let mut trainer = trainer.taught_by(teachers).among(Arc::clone(ranks));
     fs::create_dir_all(&arguments.out).with_context(|| format!("{}: cannot be made", arguments.out.display()))?;
-    echo(&arguments.out, &trainer, &data, device)?;
+    let chief = ranks.rank() == 0;
+    if chief {
+        echo(&arguments.out, &trainer, &data, device)?;
+    }
     let signals = Signals::listen().context("cannot listen for Ctrl-C")?;
     let options = Options { stop: Arc::clone(&signals.stop), ..options(arguments) };
-    let progress = Progress::new(trainer.settings().steps, trainer.steps_made());
-    let end = run::run(&mut trainer, &mut best, &data, &options, &mut |event| progress.show(&event))?;
+    let progress = chief.then(|| Progress::new(trainer.settings().steps, trainer.steps_made()));
+    let mut show = |event: Event<'_>| progress.iter().for_each(|progress| progress.show(&event));
+    let end = run::run(&mut trainer, &mut best, &data, &options, &mut show)?;
     drop(progress);
     if let End::Stopped { step } = end {
-        eprintln!("stopped after step {step}: the same line with --resume goes on from there");
+        if chief {
+            eprintln!("stopped after step {step}: the same line with --resume goes on from there");
+        }
         return Ok(signals.status());
+    }
+    if !chief {
+        return Ok(ExitCode::SUCCESS);
     }
     for network in trainer.networks() {
         println!("{}", arguments.out.join(run::checkpoint_name("best", network)).display());
