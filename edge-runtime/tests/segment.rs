@@ -105,6 +105,7 @@ fn a_label_map_sits_on_the_scans_own_grid_in_any_orientation() {
         let volume = &report["volumes"][0];
         assert_eq!((&volume["blank"], &volume["segmented"]), (&1.into(), &4.into()));
         assert_eq!(report["stages"]["slices"], 4);
+        assert_eq!((&report["tiling"], &report["largest_component"]), (&serde_json::Value::Null, &false.into()));
         for organ in volume["organs"].as_array().unwrap() {
             let voxels = expected.iter().filter(|&&class| u64::from(class) == organ["class"]).count();
             assert_eq!(organ["voxels"], voxels);
@@ -113,6 +114,25 @@ fn a_label_map_sits_on_the_scans_own_grid_in_any_orientation() {
         }
         assert!(std::fs::read(setup.path("labels.png")).unwrap().starts_with(b"\x89PNG"));
     }
+}
+
+#[test]
+fn specks_are_taken_away_on_request_and_the_report_says_so() {
+    let setup = Setup::new(1);
+    let scan = setup.scan("scan.nii.gz", "LPS", |i| (i % 300) as i16 - 200);
+    let arguments = ["segment", "--model", "model.onnx", "--modality", "ct", "scan.nii.gz", "--out", "labels.nii.gz"];
+    let output = setup.run(&[&arguments[..], &["--largest-component", "--json"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut expected = setup.expected(&scan, &[1]);
+    let removed = volume::components::keep_largest(&mut expected, [DEPTH, 30, 40], &LabelMap::abdomen());
+    assert!(removed > 0, "random weights leave specks");
+    let labels = read_labels(setup.path("labels.nii.gz"), &LabelTable::identity(&LabelMap::abdomen())).unwrap();
+    assert_eq!(labels.classes, expected);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["largest_component"], &report["volumes"][0]["removed_voxels"]),
+        (&true.into(), &removed.into())
+    );
 }
 
 #[test]

@@ -123,7 +123,28 @@ fn spread(n: usize, count: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use contract::{Grid, Intensity, LabelMap, Net};
+
     use super::*;
+
+    fn spec(net: Net) -> ModelSpec {
+        let grid = Grid { height: 16, width: 16, spacing_mm: 3. };
+        let (labels, intensity) = (LabelMap::abdomen(), Intensity::default());
+        ModelSpec { net, labels, grid, intensity, modalities: Modality::ALL.to_vec() }
+    }
+
+    #[test]
+    fn a_3d_network_gets_patches_and_a_2d_network_slices() {
+        let images = |net, slices, count| -> Vec<Vec<usize>> {
+            shown(&spec(net), slices, count).into_iter().map(|shown| shown.image).collect()
+        };
+        let volumes = || Net::compact3d(5, 2, 8, 16, 16);
+        assert_eq!(images(volumes(), 12, 2), [[1, 2, 3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 7, 8, 9, 10]]);
+        assert_eq!(images(volumes(), 8, 3), [[0, 1, 2, 3, 4, 5, 6, 7]]);
+        assert_eq!(images(volumes(), 5, 3), [[0, 0, 1, 2, 3, 4, 4, 4]]);
+        let slices = shown(&spec(Net::compact(3, 5, 2, 16, 16)), 10, 2);
+        assert_eq!((&slices[0].image[..], &slices[0].segmented[..]), (&[1, 2, 3][..], &[2][..]));
+    }
 
     #[test]
     fn slices_are_spread_evenly_and_never_twice() {
