@@ -76,6 +76,16 @@ impl LabelMap {
         let wanted = words(name);
         self.iter().find(|(_, label)| words(&label.name) == wanted).map(|(index, _)| index)
     }
+
+    /// The first two organs that differ only in their side, such as the kidneys: a mirrored image would show one as the
+    /// other.
+    pub fn sided(&self) -> Option<(&Label, &Label)> {
+        let other = |label: &Label| self.index_of(&label.name.replace("right", "left"));
+        let pair = |(index, label)| {
+            other(label).filter(|&found| found != index).and_then(|found| Some((label, self.get(found)?)))
+        };
+        self.organs().find_map(pair)
+    }
 }
 
 fn words(name: &str) -> Vec<String> {
@@ -107,6 +117,14 @@ mod tests {
         let names = ["background", "left ventricular myocardium", "left atrium", "left ventricle", "ascending aorta"];
         assert!(labels.iter().map(|(_, label)| label.name.as_str()).eq(names));
         assert_eq!(labels.index_of("aorta_ascending"), Some(4));
+    }
+
+    #[test]
+    fn kidneys_have_sides_and_chambers_have_no_counterpart() {
+        let abdomen = LabelMap::abdomen();
+        let names = abdomen.sided().map(|(right, left)| (right.name.as_str(), left.name.as_str()));
+        assert_eq!(names, Some(("right kidney", "left kidney")));
+        assert_eq!(LabelMap::heart().sided(), None);
     }
 
     /// Far enough apart to be told apart in one overlay, and across the overlays of two tasks.

@@ -18,7 +18,7 @@ use contract::LabelMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{diagnosis::Diagnosis, objective::Terms, validation::Validation};
+use crate::{diagnosis::Diagnosis, objective::Terms, pace::Speed, validation::Validation};
 
 /// What every line has.
 #[derive(Serialize, Deserialize)]
@@ -63,11 +63,12 @@ impl Metrics {
     }
 
     /// Writes a step; `step` counts from 1.
-    pub fn step(&mut self, step: u64, terms: &Terms, rate: f64) -> io::Result<()> {
+    pub fn step(&mut self, step: u64, terms: &Terms, rate: f64, speed: &Speed) -> io::Result<()> {
         let Terms { dice: [dice_ct, dice_mr], ce: [ce_ct, ce_mr], kd, l2, teacher } = *terms;
         let mut line = json!({
             "kind": "step", "step": step, "dice_ct": dice_ct, "ce_ct": ce_ct, "dice_mr": dice_mr, "ce_mr": ce_mr,
-            "kd": kd, "l2": l2, "lr": rate, "seconds": self.seconds(),
+            "kd": kd, "l2": l2, "lr": rate, "loader_samples_per_s": speed.loader,
+            "step_samples_per_s": speed.step, "wait_ms": speed.wait_ms, "seconds": self.seconds(),
         });
         for (key, loss) in ["teacher_ct", "teacher_mr"].into_iter().zip(teacher) {
             if let Some(loss) = loss {
@@ -116,19 +117,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let terms = Terms { dice: [-0.5, -0.25], ce: [1., 2.], kd: 0.125, l2: 0.0625, teacher: [None, Some(0.5)] };
+        let speed = Speed { loader: 300., step: 50., wait_ms: 0.25 };
         let mut first = Metrics::open(&path, 0).unwrap();
         for step in [10, 20, 30] {
-            first.step(step, &terms, 1e-3).unwrap();
+            first.step(step, &terms, 1e-3, &speed).unwrap();
         }
         first.file.write_all(b"{\"kind\":\"step\",\"st").unwrap();
         let mut second = Metrics::open(&path, 20).unwrap();
-        second.step(30, &terms, 1e-4).unwrap();
+        second.step(30, &terms, 1e-4, &speed).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let steps: Vec<u64> = lines.iter().map(|line| line["step"].as_u64().unwrap()).collect();
         assert_eq!(steps, [10, 20, 30]);
         assert_eq!((lines[2]["lr"].as_f64(), lines[2]["dice_mr"].as_f64()), (Some(1e-4), Some(-0.25)));
         assert_eq!((lines[2]["teacher_mr"].as_f64(), lines[2].get("teacher_ct")), (Some(0.5), None));
+        assert_eq!((lines[0]["wait_ms"].as_f64(), lines[0]["step_samples_per_s"].as_f64()), (Some(0.25), Some(50.)));
         assert!(lines[2]["seconds"].as_f64() >= lines[1]["seconds"].as_f64());
     }
 }

@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use contract::{Modality, manifest::Provenance};
@@ -19,9 +20,11 @@ use crate::{
     data::Case,
     diagnosis::probe,
     keep::{self, PageError},
+    loader::Loader,
     metrics::Metrics,
     objective::Terms,
-    sampler::{Batch, Prefetch, Sampler},
+    pace::{Clock, Speed},
+    sampler::{Batch, Sampler},
     store::StoreError,
     trainer::Trainer,
     validation::{OrganDice, Validation, validate},
@@ -53,6 +56,8 @@ pub struct Options {
     pub validate_every: u64,
     /// For checkpoints; the steps are filled in.
     pub provenance: Provenance,
+    /// Threads that make batches.
+    pub workers: usize,
     /// Set from outside, it ends the training after the step that is being made.
     pub stop: Arc<AtomicBool>,
 }
@@ -78,6 +83,8 @@ pub enum Event<'a> {
         /// The losses, at every logged step.
         terms: Option<Terms>,
     },
+    /// How fast the steps since the last of these were.
+    Speed(Speed),
     /// Held-out cases were scored and files written.
     Validation {
         /// Steps made.
@@ -151,7 +158,8 @@ pub fn run(
     let chief = trainer.ranks().rank() == 0;
     let mut metrics =
         if chief { Some(Metrics::open(&path, trainer.steps_made()).map_err(metrics_error)?) } else { None };
-    let ahead = data.samplers.each_ref().map(|sampler| Prefetch::new(Arc::clone(sampler), trainer.steps_made()));
+    let mut loader = Loader::new(&data.samplers, trainer.steps_made(), options.workers);
+    let mut clock = Clock::default();
     best.resize(trainer.networks().len(), None);
     let (steps, labels) = (trainer.settings().steps, trainer.settings().spec.labels.clone());
     let probes: [Batch; 2] = data.samplers.each_ref().map(|sampler| probe(sampler, &labels));
@@ -174,13 +182,17 @@ pub fn run(
         let validates = step == steps || step.is_multiple_of(options.validate_every);
         // A validation writes checkpoints: none is written whose losses nobody has read.
         let log = step == 1 || validates || step.is_multiple_of(options.log_every);
-        let batches = ahead.each_ref().map(Prefetch::next_batch);
+        let batches = loader.next_pair();
+        let begin = Instant::now();
         let terms = trainer.step(batches.each_ref(), log);
+        clock.step(begin.elapsed());
         if let Some(terms) = terms {
             sound(trainer, data, &terms, kept)?;
+            let speed = clock.speed(loader.pace(), trainer.settings().batch, options.workers);
             if let Some(metrics) = &mut metrics {
-                metrics.step(step, &terms, rate).map_err(metrics_error)?;
+                metrics.step(step, &terms, rate, &speed).map_err(metrics_error)?;
             }
+            observe(Event::Speed(speed));
         }
         observe(Event::Step { step, terms });
         if let (true, Some(metrics)) = (validates, &mut metrics) {
@@ -261,7 +273,14 @@ mod tests {
     fn options(out: &Path) -> Options {
         let out = out.to_path_buf();
         fs::create_dir_all(&out).unwrap();
-        Options { out, log_every: 2, validate_every: 4, provenance: Provenance::default(), stop: Arc::default() }
+        Options {
+            out,
+            log_every: 2,
+            validate_every: 4,
+            provenance: Provenance::default(),
+            workers: 2,
+            stop: Arc::default(),
+        }
     }
 
     /// Steps of the metrics file, by kind.

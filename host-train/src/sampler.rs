@@ -4,11 +4,6 @@
 //! Slices are balanced by class: a small organ is in few slices, and drawing slices evenly would hardly show it. A 3D
 //! network's patches are drawn as [`Patches`] says.
 
-use std::{
-    sync::{Arc, mpsc},
-    thread,
-};
-
 use contract::{Modality, ModelSpec, net::Spatial, tiles};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -162,29 +157,6 @@ impl Sampler {
     }
 }
 
-/// Batches of consecutive steps, made one ahead on a thread of their own.
-#[derive(Debug)]
-pub struct Prefetch {
-    batches: mpsc::Receiver<Batch>,
-}
-
-impl Prefetch {
-    /// Starts with the batch of step `first`. The thread ends when this is dropped.
-    pub fn new(sampler: Arc<Sampler>, first: u64) -> Self {
-        let (sender, batches) = mpsc::sync_channel(1);
-        thread::spawn(move || (first..).all(|step| sender.send(sampler.batch(step)).is_ok()));
-        Self { batches }
-    }
-
-    /// The batch of the next step.
-    ///
-    /// # Panics
-    /// If the thread has panicked.
-    pub fn next_batch(&self) -> Batch {
-        self.batches.recv().expect("the sampler's thread lives as long as its receiver")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use contract::Net;
@@ -212,8 +184,6 @@ mod tests {
         assert!(forwards.iter().eq(backwards.iter().rev()));
         assert!((1..6).all(|step| forwards[step] != forwards[0]));
         assert_ne!(sampler(2, Augment::default()).batch(0), forwards[0]);
-        let ahead = Prefetch::new(Arc::new(one), 2);
-        assert!((2..6).all(|step| ahead.next_batch() == forwards[step]));
     }
 
     /// Three equal choices (any, organ 1, organ 2) over nine usable slices: slice 3 is drawn with probability
@@ -276,14 +246,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(
-            Prefetch::new(Arc::new(sampler_of(&case, &spec)), 3).next_batch(),
-            sampler_of(&case, &spec).batch(3)
-        );
-    }
-
-    fn sampler_of(case: &Case, spec: &ModelSpec) -> Sampler {
-        Sampler::new(vec![case.clone()], spec, 2, 9, Augment::default()).unwrap()
     }
 
     #[test]

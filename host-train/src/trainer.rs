@@ -219,11 +219,11 @@ impl Trainer {
         let n = batch.n / count;
         let (images, labels) = (batch.images.len() / count, batch.labels.len() / count);
         let image = image(&self.settings.spec, &batch.images[rank * images..][..images], n, self.device);
-        (image, Tensor::from_slice(&batch.labels[rank * labels..][..labels]).to_device(self.device))
+        (image, upload(&Tensor::from_slice(&batch.labels[rank * labels..][..labels]), self.device))
     }
 
     fn labels(&self, batch: &Batch) -> Tensor {
-        Tensor::from_slice(&batch.labels).to_device(self.device)
+        upload(&Tensor::from_slice(&batch.labels), self.device)
     }
 
     /// Logits of this rank's part of a batch as the losses see them, group by group of the norms.
@@ -289,5 +289,14 @@ fn variables(networks: &[Network]) -> Vec<Variable<'_>> {
 pub fn image(spec: &ModelSpec, reals: &[f32], n: usize, device: Device) -> Tensor {
     let (input, spatial) = (spec.net.input, spec.net.spatial);
     let shape = [vec![n as i64, input.channels as i64], axes(spatial, input.size)].concat();
-    channels_last(&Tensor::from_slice(reals).view(shape.as_slice()).to_device(device))
+    channels_last(&upload(&Tensor::from_slice(reals), device).view(shape.as_slice()))
+}
+
+/// Copies a tensor of plain memory to a device. To CUDA through pinned memory, so that this thread does not wait: libtorch
+/// keeps the pinned memory until the copy is done.
+fn upload(host: &Tensor, device: Device) -> Tensor {
+    match device {
+        Device::Cuda(_) => host.pin_memory(device).to_device_(device, host.kind(), true, false),
+        _ => host.to_device(device),
+    }
 }

@@ -181,3 +181,25 @@ fn hearts_are_made_and_trained_on_and_are_no_abdomens() {
     let (_, meta) = checkpoint::load(&out.join("best.safetensors"), Device::Cpu).unwrap();
     assert_eq!(meta.spec.labels, contract::LabelMap::heart());
 }
+
+/// The loader alone, strengths from a file, and a mirror where nothing has sides.
+#[test]
+fn loaders_are_timed_and_augmentation_is_set_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = patients(&folder.path().join("data"));
+    let (out, strengths) = (folder.path().join("out"), folder.path().join("augment.toml"));
+    std::fs::write(&strengths, "noise = 0.01\nelastic = 0.0\n").unwrap();
+    let mut arguments = training(&data, &out);
+    arguments.extend(["--workers", "3", "--augment", text(&strengths)]);
+    let told = succeed(&[&arguments[..], &["--loader-only"]].concat());
+    assert!(told.starts_with("loader: ") && told.contains("samples/s (96 samples"), "{told}");
+    assert!(!out.exists());
+    succeed(&arguments);
+    let metrics = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    assert!(metrics.contains("\"wait_ms\":") && metrics.contains("\"loader_samples_per_s\":"), "{metrics}");
+    let said = fail(&[&arguments[..], &["--mirror"]].concat());
+    assert!(said.contains("a mirrored right kidney would be taught as a left kidney"), "{said}");
+    std::fs::write(&strengths, "noise = 7\n").unwrap();
+    let said = fail(&arguments);
+    assert!(said.contains("augment.toml: noise = 7: expected 0 (off) to 1"), "{said}");
+}

@@ -1,7 +1,7 @@
 //! Random variations of a training slice and its labels: codes in, codes out, so that the network only ever sees values
 //! that a scanner could have given it.
 //!
-//! Never mirrored left to right: organs have sides, and a mirrored right kidney would be taught as a left one.
+//! Mirrored left to right only on request: organs have sides, and a mirrored right kidney would be taught as a left one.
 //! Geometry moves image (bilinear) and labels (nearest) by one map; intensity touches the image alone. CT codes at the
 //! ends of the window stand for everything beyond it (air, bone), so no gain, offset or noise moves them.
 
@@ -19,6 +19,7 @@ use self::{
 
 /// Largest strength of each variation; 0 switches it off. Draws are uniform up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Augment {
     /// Probability of the geometric map, and of each intensity variation for itself.
     pub probability: f32,
@@ -44,6 +45,8 @@ pub struct Augment {
     pub bias: f32,
     /// Standard deviation of a Gaussian blur, pixels.
     pub blur: f32,
+    /// Whether every second image is mirrored left to right, whatever `probability` says.
+    pub mirror: bool,
 }
 
 impl Default for Augment {
@@ -61,6 +64,7 @@ impl Default for Augment {
             noise: 0.04,
             bias: 0.4,
             blur: 0.8,
+            mirror: false,
         }
     }
 }
@@ -92,7 +96,38 @@ impl Augment {
             noise: 0.,
             bias: 0.,
             blur: 0.,
+            mirror: false,
         }
+    }
+
+    /// Reads strengths from TOML, e.g. `noise = 0.02`; what is not named is as in the default.
+    ///
+    /// # Errors
+    /// Says what is wrong: names that are none, values out of range.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let augment: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let Self { probability, rotation_deg, scale, translation, shear, elastic, .. } = augment;
+        let Self { gain, offset, gamma, noise, bias, blur, .. } = augment;
+        for (name, value, most) in [
+            ("probability", probability, 1.),
+            ("rotation_deg", rotation_deg, 180.),
+            ("scale", scale, 1.),
+            ("translation", translation, 0.5),
+            ("shear", shear, 1.),
+            ("elastic", elastic, 0.03),
+            ("gain", gain, 4.),
+            ("offset", offset, 1.),
+            ("gamma", gamma, 4.),
+            ("noise", noise, 1.),
+            ("bias", bias, 3.),
+            ("blur", blur, 10.),
+        ] {
+            // No number is neither.
+            if !(0. ..=most).contains(&value) {
+                return Err(format!("{name} = {value}: expected 0 (off) to {most}"));
+            }
+        }
+        Ok(augment)
     }
 
     /// Varies `codes` `[slices, height, width]` and `labels` `[height, width]`, or of every slice `[slices, height, width]`,
@@ -105,9 +140,19 @@ impl Augment {
         assert_eq!(codes.len(), slices * height * width, "codes of {size:?}");
         let planes = labels.len() / (height * width);
         assert!(planes * height * width == labels.len() && [1, slices].contains(&planes), "labels of {size:?}");
-        if self.probability <= 0. {
-            return;
+        if self.probability > 0. {
+            self.vary(size, modality, codes, labels, rng);
         }
+        // Last, so that it leaves the other draws of an image as they were.
+        if self.mirror && rng.random() {
+            codes.chunks_exact_mut(width).for_each(<[i8]>::reverse);
+            labels.chunks_exact_mut(width).for_each(<[u8]>::reverse);
+        }
+    }
+
+    /// All but the mirror.
+    fn vary(&self, size: Size, modality: Modality, codes: &mut [i8], labels: &mut [u8], rng: &mut impl RngCore) {
+        let Size { height, width, .. } = size;
         let mut image: Vec<f32> = codes.iter().map(|&code| f32::from(code)).collect();
         if self.chosen(1., rng) {
             let map = Map::draw(self, size, rng);
@@ -222,6 +267,37 @@ mod tests {
             assert!(interior > 100, "seed {seed}: {interior} pixels compared");
         }
         assert_eq!(moved, 50);
+    }
+
+    /// Half of the images, labels with them; the rest is untouched.
+    #[test]
+    fn a_mirror_reverses_rows_of_image_and_labels_together() {
+        let augment = Augment { mirror: true, ..Augment::none() };
+        let (codes, labels) = picture();
+        let reversed = |row: &[u8]| row.iter().rev().copied().collect::<Vec<u8>>();
+        let mirrored: Vec<u8> = labels.chunks_exact(SIZE.width).flat_map(reversed).collect();
+        let mut count = 0;
+        for seed in 0..400 {
+            let (mut c, mut l) = (codes.clone(), labels.clone());
+            augment.apply(SIZE, Modality::Ct, &mut c, &mut l, &mut ChaCha8Rng::seed_from_u64(seed));
+            assert!(l == labels || l == mirrored, "seed {seed}");
+            assert!(c.iter().enumerate().all(|(i, &code)| code == 40 * l[i % l.len()] as i8 - 80), "seed {seed}");
+            count += usize::from(l == mirrored);
+        }
+        // Five standard deviations of 400 fair coins.
+        assert!((150..=250).contains(&count), "{count}");
+        assert!(!Augment::default().mirror);
+    }
+
+    #[test]
+    fn strengths_are_read_and_checked() {
+        let read = Augment::parse("noise = 0.1\nmirror = true").unwrap();
+        assert_eq!(read, Augment { noise: 0.1, mirror: true, ..Augment::default() });
+        let refused = |text| Augment::parse(text).unwrap_err();
+        assert!(refused("noize = 0.1").contains("unknown field `noize`, expected one of"));
+        assert!(refused("elastic = 0.2").contains("elastic = 0.2: expected 0 (off) to 0.03"));
+        assert!(refused("blur = nan").contains("blur = NaN: expected 0 (off) to 10"));
+        assert!(refused("noise = \"much\"").contains("line 1"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use contract::{Grid, Intensity, LabelMap, Modality, ModelSpec, Net};
 use host_train::{
@@ -96,6 +96,13 @@ pub struct Arguments {
     /// Train on the slices as they are, without random variations
     #[arg(long, help_heading = "Optimiser")]
     no_augment: bool,
+    /// Strengths of the random variations, as TOML: probability, rotation_deg, scale, translation, shear, elastic, gain,
+    /// offset, gamma, noise, bias, blur (0 is off), mirror; what is not named stays as it is
+    #[arg(long, value_name = "FILE", conflicts_with = "no_augment", help_heading = "Optimiser")]
+    augment: Option<PathBuf>,
+    /// Also mirror every second image left to right; refused where organs differ only in their side, as kidneys do
+    #[arg(long, help_heading = "Optimiser")]
+    mirror: bool,
 
     /// Weight of the Dice losses
     #[arg(long, allow_negative_numbers = true, value_name = "W", default_value_t = 1., help_heading = "Objective")]
@@ -138,6 +145,12 @@ pub struct Arguments {
     /// Processor threads; default: libtorch's choice
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Machine")]
     pub threads: Option<u16>,
+    /// Threads that make batches ahead; any number gives the same batches; default: a quarter of the cores, at most 8
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Machine")]
+    pub workers: Option<u16>,
+    /// Train nothing and write nothing: make the batches of --steps steps, and say how many samples a second that is
+    #[arg(long, help_heading = "Machine")]
+    pub loader_only: bool,
     /// Steps between two lines of metrics.jsonl
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Machine")]
     pub log_every: u64,
@@ -284,6 +297,22 @@ impl Arguments {
         })
     }
 
+    fn augment(&self, labels: &LabelMap) -> anyhow::Result<Augment> {
+        let mut augment = match &self.augment {
+            None if self.no_augment => Augment::none(),
+            None => Augment::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+                Augment::parse(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?
+            }
+        };
+        augment.mirror |= self.mirror;
+        if let (true, Some((right, left))) = (augment.mirror, labels.sided()) {
+            bail!("mirror: a mirrored {} would be taught as a {}: leave it out for this task", right.name, left.name);
+        }
+        Ok(augment)
+    }
+
     /// What the options ask for, if they fit each other.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         let (height, width) = self.size;
@@ -312,6 +341,7 @@ impl Arguments {
             ensure!(weight >= 0. && weight.is_finite(), "--{name} {weight}: expected 0 or more");
         }
         let grid = Grid { height, width, spacing_mm: self.spacing };
+        let augment = self.augment(&labels)?;
         let (intensity, modalities) = (self.intensity.over(self.task.intensity()), Modality::ALL.to_vec());
         let spec = ModelSpec { net, labels, grid, intensity, modalities };
         spec.check().context("the options do not make a model")?;
@@ -336,7 +366,7 @@ impl Arguments {
             },
             teachers: vec![],
             groups: 1,
-            augment: if self.no_augment { Augment::none() } else { Augment::default() },
+            augment,
             held_out: self.val,
         })
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use contract::Modality;
 use host_train::{
     objective::Terms,
+    pace::Speed,
     run::Event,
     validation::{OrganDice, Validation},
 };
@@ -18,7 +19,8 @@ pub struct Progress {
 impl Progress {
     /// A bar for `steps`, of which `made` are made.
     pub fn new(steps: u64, made: u64) -> Self {
-        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} left  {msg}").expect("a valid template");
+        let style =
+            ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} left  {msg}  {prefix}").expect("a valid template");
         let bar = ProgressBar::new(steps).with_style(style).with_position(made);
         bar.reset_eta();
         bar.enable_steady_tick(Duration::from_secs(1));
@@ -33,6 +35,10 @@ impl Progress {
                 if let Some(terms) = terms {
                     self.bar.set_message(losses(terms));
                 }
+            }
+            Event::Speed(speed) => {
+                let Speed { loader, step, wait_ms } = speed;
+                self.bar.set_prefix(format!("step {step:.0}/s, loader {loader:.0}/s, waits {wait_ms:.1} ms"));
             }
             Event::Validation { step, validation, better } => {
                 let line = line(*step, validation, *better);

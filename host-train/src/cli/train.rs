@@ -1,12 +1,13 @@
 //! `gantry-train train`: from options and folders to a running training.
 
-use std::{fs, path::Path, process::ExitCode, sync::Arc};
+use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::{Context, bail, ensure};
 use contract::{Modality, manifest::Provenance};
 use host_train::{
     data::{self, Case, Part},
     device, keep,
+    loader::{self, Loader},
     ranks::Ranks,
     run::{self, Data, End, Event, Options, STATE},
     sampler::Sampler,
@@ -52,6 +53,10 @@ fn train(arguments: &Arguments, ranks: &Arc<Ranks>) -> anyhow::Result<ExitCode> 
         _ => {}
     }
     let data = read(arguments, &settings)?;
+    if arguments.loader_only {
+        time_loader(&data, &settings, workers(arguments));
+        return Ok(ExitCode::SUCCESS);
+    }
     let (trainer, mut best) = if arguments.resume {
         state::load(&state_path, settings, device, amp)?
     } else {
@@ -122,6 +127,23 @@ fn echo(out: &Path, trainer: &Trainer, data: &Data, device: Device) -> anyhow::R
         .with_context(|| format!("{}", path.display()))
 }
 
+fn workers(arguments: &Arguments) -> usize {
+    arguments.workers.map_or_else(loader::default_workers, usize::from)
+}
+
+/// Makes the batches of all steps as fast as they can be had.
+fn time_loader(data: &Data, settings: &Settings, workers: usize) {
+    let mut loader = Loader::new(&data.samplers, 0, workers);
+    let start = Instant::now();
+    (0..settings.steps).for_each(|_| drop(loader.next_pair()));
+    let seconds = start.elapsed().as_secs_f64();
+    let samples = 2 * settings.batch as u64 * settings.steps;
+    println!(
+        "loader: {:.0} samples/s ({samples} samples of both modalities in {seconds:.2} s, {workers} workers)",
+        samples as f64 / seconds
+    );
+}
+
 fn read(arguments: &Arguments, settings: &Settings) -> anyhow::Result<Data> {
     let split = |modality, folder| split(modality, folder, arguments, settings);
     let ((ct, ct_held), (mr, mr_held)) = (split(Modality::Ct, &arguments.ct)?, split(Modality::Mr, &arguments.mr)?);
@@ -165,6 +187,7 @@ fn options(arguments: &Arguments) -> Options {
         out: arguments.out.clone(),
         log_every: arguments.log_every,
         validate_every: arguments.val_every,
+        workers: workers(arguments),
         provenance: Provenance {
             tool: format!("gantry-train {}", env!("CARGO_PKG_VERSION")),
             command: command(std::env::args().skip(1)),
