@@ -31,7 +31,8 @@ Example, from nothing to scores (about ten minutes on two cores):
   gantry-train train --ct data/Dataset001_PhantomCT --mr data/Dataset002_PhantomMR --out run
   gantry-train eval --checkpoint run/best.safetensors --ct data/Dataset001_PhantomCT --mr data/Dataset002_PhantomMR
 
-Your own scans go into folders of the same shape (nnU-Net raw: imagesTr, labelsTr, imagesTs, labelsTs, dataset.json).";
+Your own scans go into folders of the same shape (nnU-Net raw: imagesTr, labelsTr, imagesTs, labelsTs, dataset.json);
+public data sets come in by `gantry-train import`, and `gantry-train fingerprint` proposes options for them.";
 
 #[derive(Subcommand)]
 enum Command {
