@@ -190,11 +190,14 @@ fn loaders_are_timed_and_augmentation_is_set_or_refused() {
     let (out, strengths) = (folder.path().join("out"), folder.path().join("augment.toml"));
     std::fs::write(&strengths, "noise = 0.01\nelastic = 0.0\n").unwrap();
     let mut arguments = training(&data, &out);
-    arguments.extend(["--workers", "3", "--augment", text(&strengths)]);
+    let cache = folder.path().join("cache");
+    arguments.extend(["--workers", "3", "--augment", text(&strengths), "--cache", text(&cache)]);
     let told = succeed(&[&arguments[..], &["--loader-only"]].concat());
     assert!(told.starts_with("loader: ") && told.contains("samples/s (96 samples"), "{told}");
     assert!(!out.exists());
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 6, "three patients of each modality");
     succeed(&arguments);
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 6, "all found again");
     let metrics = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     assert!(metrics.contains("\"wait_ms\":") && metrics.contains("\"loader_samples_per_s\":"), "{metrics}");
     let said = fail(&[&arguments[..], &["--mirror"]].concat());

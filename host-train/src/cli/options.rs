@@ -148,7 +148,11 @@ pub struct Arguments {
     /// Threads that make batches ahead; any number gives the same batches; default: a quarter of the cores, at most 8
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Machine")]
     pub workers: Option<u16>,
-    /// Train nothing and write nothing: make the batches of --steps steps, and say how many samples a second that is
+    /// Folder that keeps the cases as the network sees them, so that the next training need not prepare them again; files
+    /// are named after contents and settings, so any number of data sets can share it. Off unless given
+    #[arg(long, value_name = "DIR", help_heading = "Machine")]
+    pub cache: Option<PathBuf>,
+    /// Train nothing and write nothing but --cache: make the batches of --steps steps, and say how many samples a second that is
     #[arg(long, help_heading = "Machine")]
     pub loader_only: bool,
     /// Steps between two lines of metrics.jsonl

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Instant};
 use anyhow::{Context, bail, ensure};
 use contract::{Modality, manifest::Provenance};
 use host_train::{
-    data::{self, Case, Part},
+    data::{self, Cache, Case, Part},
     device, keep,
     loader::{self, Loader},
     ranks::Ranks,
@@ -162,7 +162,11 @@ fn split(
     settings: &Settings,
 ) -> anyhow::Result<(Vec<Case>, Vec<Case>)> {
     let mut bad = super::on_bad(arguments.skip_bad);
-    let cases = data::load_with(folder, modality, Part::Train, &settings.spec, &mut bad)?;
+    let cache = match &arguments.cache {
+        Some(path) => Some(Cache::new(path).with_context(|| format!("{}: cannot be made", path.display()))?),
+        None => None,
+    };
+    let cases = data::load_cached(folder, modality, Part::Train, &settings.spec, &mut bad, cache.as_ref())?;
     super::tell_skipped(folder, &bad);
     let held_out = arguments.val.unwrap_or((cases.len() / 4).min(2));
     ensure!(

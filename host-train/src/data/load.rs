@@ -5,7 +5,7 @@ use std::path::Path;
 use contract::{LabelMap, Modality, ModelSpec};
 use volume::{Dataset, Fault, VolumeError, dataset};
 
-use super::{Case, DataError, Scan};
+use super::{Cache, Case, DataError, Scan};
 
 /// Which half of a data set.
 pub use volume::Split as Part;
@@ -52,12 +52,35 @@ pub fn load_with(
     spec: &ModelSpec,
     bad: &mut OnBad,
 ) -> Result<Vec<Case>, DataError> {
+    load_cached(folder, modality, part, spec, bad, None)
+}
+
+/// As [`load_with`]; what `cache` has is not made again.
+///
+/// # Errors
+/// Besides those of [`load_with`]: if the cache cannot be written.
+pub fn load_cached(
+    folder: &Path,
+    modality: Modality,
+    part: Part,
+    spec: &ModelSpec,
+    bad: &mut OnBad,
+    cache: Option<&Cache>,
+) -> Result<Vec<Case>, DataError> {
     let (data, cases) = open(folder, modality, part, &spec.labels, bad)?;
     each(folder, &cases, bad, |case| {
+        let kept = cache.map(|cache| cache.path(folder, case, spec)).transpose()?;
+        if let Some(found) = kept.as_ref().and_then(|path| Cache::read(path, case, spec, modality)) {
+            return Ok(found);
+        }
         let (image, labels) = data.load(case)?;
         let (name, path) = (case.name.clone(), case.image.clone());
         let scan = Scan { name, path, modality, geometry: image.geometry, raw: image.raw, labels: labels.classes };
-        Ok(Case { patient: case.patient.clone(), ..Case::new(scan, spec)? })
+        let case = Case { patient: case.patient.clone(), ..Case::new(scan, spec)? };
+        if let Some(path) = kept {
+            Cache::write(&path, &case).map_err(|error| VolumeError::new(&path, error))?;
+        }
+        Ok(case)
     })
 }
 

@@ -5,6 +5,7 @@
 //! cannot give. A constant slice, which the scanner side refuses, is no training slice and is predicted as background;
 //! as a neighbour of another slice it is all air.
 
+mod cache;
 mod load;
 mod split;
 
@@ -13,7 +14,8 @@ use std::path::PathBuf;
 use contract::{GridError, Intake, IntensityError, Modality, ModelSpec, Resampler, neighbours, quant, tiles};
 use volume::{Geometry, VolumeError};
 
-pub use load::{OnBad, Part, load, load_with};
+pub use cache::Cache;
+pub use load::{OnBad, Part, load, load_cached, load_with};
 pub(crate) use load::{each, open};
 pub use split::hold_out;
 
