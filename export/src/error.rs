@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use contract::{IntensityError, Modality, manifest::SpecError};
+use contract::{IntensityError, Modality, manifest::SpecError, net::NormKind};
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,17 @@ pub enum ExportError {
         value: f32,
         /// What was expected.
         expected: &'static str,
+    },
+    /// Norms that no number of the file could stand for.
+    #[error(
+        "{net} has {kind:?} norms, whose mean and variance depend on the image: only batch norms fold into convolutions; train \
+         with --norm batch"
+    )]
+    Norm {
+        /// The network.
+        net: String,
+        /// Its norms.
+        kind: NormKind,
     },
     /// The layer has no form in the wanted file.
     #[error("layer '{layer}' ({what}) cannot be written in {format}: {reason}")]

@@ -50,6 +50,9 @@ impl Folded {
     /// Folds a checkpoint.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self, ExportError> {
         let spec = checkpoint.meta.spec.clone();
+        if !spec.net.norm.is_batch() {
+            return Err(ExportError::Norm { net: spec.net.name, kind: spec.net.norm });
+        }
         let shapes = spec.net.shapes().expect("the checkpoint's spec has been checked");
         let fold_layer = |(index, layer): (usize, &Layer)| {
             let (input, output) = (shapes[layer.inputs[0]], shapes[index + 1]);

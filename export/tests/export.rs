@@ -8,7 +8,7 @@ use contract::{
     Modality,
     manifest::Precision,
     names::{self, NormParam},
-    net::{Activation, Deconv, Net, Op},
+    net::{Activation, Deconv, Net, NormKind, Op},
 };
 use export::{
     ExportError, Folded,
@@ -206,6 +206,16 @@ fn checkpoints_that_cannot_be_right_are_refused_with_the_number() {
     let error =
         export(&folded, &support::samples(&spec), &Method::MinMax.into(), Format::Qoperator, |_| ()).err().unwrap();
     assert!(matches!(error, ExportError::Overflow { channel: 3, modality: Modality::Mr, .. }), "{error}");
+}
+
+/// Statistics that depend on the image are no numbers of a file.
+#[test]
+fn only_batch_norms_are_exported() {
+    let mut spec = support::compact(4, 32, 32);
+    spec.net.norm = NormKind::Instance;
+    let tensors = support::tensors(&spec, 3);
+    let error = Folded::new(&support::checkpoint(&spec, &tensors)).err().unwrap().to_string();
+    assert!(error.contains("compact-4 has Instance norms") && error.contains("--norm batch"), "{error}");
 }
 
 #[test]

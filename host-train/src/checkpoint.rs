@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_checkpoint_answers_as_the_network_it_was_made_from() {
         let folder = tempfile::tempdir().unwrap();
-        for topology in [Topology::Individual, Topology::Joint, Topology::JointMsn, Topology::Ummkd] {
+        for topology in Topology::ALL {
             let trainer = trained(topology);
             for network in trainer.networks() {
                 let (first, second) = (folder.path().join("a.safetensors"), folder.path().join("b.safetensors"));

@@ -59,9 +59,7 @@ impl Trainer {
             let running = Running::of(network);
             let (image, labels) = self.part(batch);
             let found = Pixels::new(&self.logits(modality, &image), &labels);
-            if self.networks().len() == 1 {
-                gradients.push(kernel_gradients(network, &objective.segmentation(&found)));
-            }
+            gradients.push(kernel_gradients(&self.networks()[0], &objective.segmentation(&found)));
             running.put_back(network);
             pixels.push(found);
         }
@@ -153,7 +151,9 @@ mod tests {
 
     #[test]
     fn rows_are_distributions_and_individual_networks_share_no_kernel() {
-        for (topology, shared) in [(Topology::Individual, false), (Topology::Joint, true), (Topology::Ummkd, true)] {
+        for (topology, shared) in
+            [(Topology::Individual, false), (Topology::Joint, true), (Topology::Ummkd, true), (Topology::XShape, true)]
+        {
             let found = trainer(topology).diagnose(batches(3).each_ref());
             for row in found.q.iter().flatten().flatten() {
                 assert!((row.iter().sum::<f64>() - 1.).abs() < 1e-5, "{row:?}");

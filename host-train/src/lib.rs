@@ -17,6 +17,7 @@ pub mod net;
 pub mod objective;
 pub mod pace;
 pub mod patches;
+pub mod quirk;
 pub mod ranks;
 pub mod run;
 pub mod running;

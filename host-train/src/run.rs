@@ -237,6 +237,7 @@ mod tests {
         augment::Augment,
         checkpoint::load,
         data::tests::case_of,
+        net::Norms,
         state,
         test_support::settings,
         topology::Topology,
@@ -299,7 +300,9 @@ mod tests {
             settings.spec.net = Net::compact3d(5, 2, 8, 32, 32);
             settings
         };
-        let all = [settings(Topology::Ummkd), settings(Topology::Individual), volumes(settings(Topology::Ummkd))];
+        let apart = Settings { norms: Some(Norms::Shared), ..settings(Topology::XShape) };
+        let all =
+            [settings(Topology::Ummkd), settings(Topology::Individual), apart, volumes(settings(Topology::Ummkd))];
         for settings in all {
             let settings = Settings { steps: 10, ..settings };
             let name = format!("{:?} {}", settings.topology, settings.spec.net.name);

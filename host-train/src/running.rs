@@ -2,7 +2,7 @@
 //!
 //! Written through `data()`, which a gradient that is yet to be computed does not notice: in training it does not need them.
 
-use tch::{Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use crate::net::Network;
 
@@ -24,7 +24,12 @@ impl Running {
     /// What a network's statistics have moved by since, in one flat tensor.
     pub fn moved(&self, network: &Network) -> Tensor {
         let moved = |((_, now), old): ((String, &Tensor), &Tensor)| now.detach().flatten(0, -1) - old.flatten(0, -1);
-        no_grad(|| Tensor::cat(&network.running().into_iter().zip(&self.0).map(moved).collect::<Vec<_>>(), 0))
+        let moved: Vec<Tensor> = no_grad(|| network.running().into_iter().zip(&self.0).map(moved).collect());
+        match moved[..] {
+            // Norms that are not batch norms have none.
+            [] => Tensor::zeros([0], (Kind::Float, network.device())),
+            _ => Tensor::cat(&moved, 0),
+        }
     }
 
     /// Moves a network's statistics from here by what [`Self::moved`] has answered, or a mean of such answers. What none has

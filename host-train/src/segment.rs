@@ -50,6 +50,14 @@ pub fn segment(network: &Network, spec: &ModelSpec, modality: Modality, case: &C
     labels
 }
 
+/// Makes the first and the last of `depth` slices background: the paper's 2D code segments only slices with two neighbours.
+pub fn blank_ends(labels: &mut [u8], depth: usize) {
+    let area = labels.len() / depth.max(1);
+    let last = labels.len() - area;
+    labels[..area].fill(0);
+    labels[last..].fill(0);
+}
+
 /// Classes `[n, h, w]` of reals `[n, slices, h, w]`, a few slices at a time.
 pub fn predict(network: &Network, spec: &ModelSpec, modality: Modality, reals: &[f32], n: usize) -> Vec<u8> {
     let area = spec.grid.height * spec.grid.width;
@@ -107,7 +115,18 @@ mod tests {
         ModelSpec { net, grid, ..settings(Topology::Ummkd).spec }
     }
 
-    /// Slice by slice, alone, is what many at a time are.
+    #[test]
+    fn ends_are_blanked_and_nothing_else() {
+        for (depth, expected) in [(1, "0000"), (2, "00000000"), (3, "000011110000"), (4, "0000111111110000")] {
+            let mut labels = vec![1; 4 * depth];
+            blank_ends(&mut labels, depth);
+            let found: String = labels.iter().map(u8::to_string).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    /// Every slice but the constant one, the first and the last too, is what the network says about it; slice by slice,
+    /// alone, is what many at a time are.
     #[test]
     fn slices_are_segmented_alike_alone_and_together() {
         let (spec, depth) = (spec(Net::compact(3, 5, 2, 16, 16)), BATCH + 3);

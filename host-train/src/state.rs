@@ -132,7 +132,7 @@ mod tests {
     fn a_resumed_training_equals_an_uninterrupted_one_bit_for_bit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.safetensors");
-        for topology in [Topology::Individual, Topology::Joint, Topology::Ummkd] {
+        for topology in Topology::ALL {
             let mut settings = settings(topology);
             if let contract::net::Op::Conv(conv) = &mut settings.spec.net.layers[1].op {
                 conv.dropout = 0.25;

@@ -13,6 +13,7 @@ pub fn settings(topology: Topology) -> Settings {
     let grid = Grid { height: 32, width: 32, spacing_mm: 4. };
     Settings {
         topology,
+        norms: None,
         spec: ModelSpec {
             net: Net::compact(1, 5, 2, 32, 32),
             labels: LabelMap::abdomen(),
@@ -26,6 +27,7 @@ pub fn settings(topology: Topology) -> Settings {
         schedule: Schedule::Cosine,
         seed: 1,
         objective: Objective::default(),
+        quirks: vec![],
         teachers: vec![],
         groups: 1,
         augment: Augment::none(),

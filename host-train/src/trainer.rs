@@ -13,8 +13,9 @@ use crate::{
     adam::Adam,
     augment::Augment,
     loss::Pixels,
-    net::{Network, Role, Variable, axes, channels_last},
+    net::{Network, Norms, Role, Variable, axes, channels_last},
     objective::{Objective, Terms},
+    quirk::Quirk,
     ranks::Ranks,
     running::Running,
     sampler::Batch,
@@ -28,6 +29,9 @@ use crate::{
 pub struct Settings {
     /// What is shared.
     pub topology: Topology,
+    /// Whose norms the shared layers have, where that is not what the topology has anyway.
+    #[serde(default)]
+    pub norms: Option<Norms>,
     /// The model.
     pub spec: ModelSpec,
     /// Optimiser steps in all.
@@ -42,6 +46,9 @@ pub struct Settings {
     pub seed: u64,
     /// The loss.
     pub objective: Objective,
+    /// In which respects it does as the released code, in order.
+    #[serde(default)]
+    pub quirks: Vec<Quirk>,
     /// Digests of the files of the teachers.
     #[serde(default)]
     pub teachers: Vec<String>,
@@ -100,7 +107,9 @@ pub struct Trainer {
 impl Trainer {
     /// Fresh networks.
     pub fn new(settings: Settings, device: Device, amp: Amp) -> Result<Self, NetError> {
-        let networks = settings.topology.networks(&settings.spec.net, settings.seed, device)?;
+        let norms = settings.norms.unwrap_or(settings.topology.norms());
+        let mut networks = settings.topology.networks(&settings.spec.net, norms, settings.seed, device)?;
+        settings.quirks.iter().for_each(|quirk| quirk.prepare(&mut networks));
         let adam = Adam::new(&variables(&networks));
         let bad = Tensor::zeros([], (Kind::Int64, device));
         let (teachers, ranks) = (Teachers::default(), Arc::default());
@@ -165,13 +174,20 @@ impl Trainer {
             self.teachers.logits(&parts[index].0, Modality::ALL[index]).map(|logits| self.ranks.gather(logits))
         });
         let objective = self.settings.objective;
-        let losses = objective.losses(&pixels, &taught, self.settings.topology.distils(), self.step);
+        let mut losses = objective.losses(&pixels, &taught, self.settings.topology.distils(), self.step);
+        // Of kernels the optimiser takes care; of everything, and of gammas rather than their raw form, the loss does.
+        let everything = self.settings.quirks.contains(&Quirk::L2Everything);
+        let decay = if everything { 0. } else { objective.l2 };
+        if everything {
+            // Every rank adds the same, and gradients are summed over the ranks.
+            losses.total += half_square(&self.networks) * (2. * objective.l2 / self.ranks.count() as f64);
+        }
         losses.total.backward();
         self.join(&before);
-        let terms = read.then(|| losses.read(objective.l2 * self.half_square()));
+        let terms = read.then(|| losses.read(self.penalty()));
         let rate = self.rate();
         self.watch(&losses.total);
-        self.adam.step(&variables(&self.networks), self.step, rate, objective.l2);
+        self.adam.step(&variables(&self.networks), self.step, rate, decay);
         self.step += 1;
         terms
     }
@@ -248,9 +264,14 @@ impl Trainer {
         Tensor::cat(&parts, 0)
     }
 
-    fn half_square(&self) -> f64 {
+    /// The decay's part of the objective.
+    fn penalty(&self) -> f64 {
+        let l2 = self.settings.objective.l2;
+        if self.settings.quirks.contains(&Quirk::L2Everything) {
+            return 2. * l2 * no_grad(|| half_square(&self.networks)).double_value(&[]);
+        }
         let kernels = variables(&self.networks).into_iter().filter(|variable| variable.role == Role::Kernel);
-        kernels.map(|kernel| 0.5 * kernel.tensor.detach().square().sum(Kind::Double).double_value(&[])).sum()
+        l2 * kernels.map(|k| 0.5 * k.tensor.detach().square().sum(Kind::Double).double_value(&[])).sum::<f64>()
     }
 
     /// Every tensor that the next step depends on, with a unique name each.
@@ -283,6 +304,13 @@ static GENERATOR: Mutex<()> = Mutex::new(());
 
 fn variables(networks: &[Network]) -> Vec<Variable<'_>> {
     networks.iter().flat_map(Network::variables).collect()
+}
+
+/// Half the sum of squares of everything that is trained.
+fn half_square(networks: &[Network]) -> Tensor {
+    let squares: Vec<Tensor> =
+        networks.iter().flat_map(Network::values).map(|value| value.square().sum(Kind::Float)).collect();
+    Tensor::stack(&squares, 0).sum(Kind::Float) * 0.5
 }
 
 /// Reals `[n, slices, (depth,) h, w]` in plain memory as the network's input.

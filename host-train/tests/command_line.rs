@@ -113,6 +113,31 @@ fn a_3d_network_is_trained_and_scored() {
     assert_eq!(plain["cases"].as_array().unwrap().len(), 1);
 }
 
+/// Networks that share a part are written one by one and scored like any other.
+#[test]
+fn a_network_per_modality_is_trained_and_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = patients(&folder.path().join("data"));
+    let [out, json] = ["run", "scores.json"].map(|name| folder.path().join(name));
+    let mut arguments = training(&data, &out);
+    let position = arguments.iter().position(|&word| word == "24").unwrap();
+    arguments[position] = "3";
+    succeed(&[&arguments[..], &["--topology", "y-shape", "--norm", "group", "--norm-sharing", "shared"]].concat());
+    let [ct, mr] = ["best-ct.safetensors", "best-mr.safetensors"].map(|name| out.join(name));
+    let score = |checkpoint: &Path, data: &Path, set: &str| {
+        let words = ["eval", "--checkpoint", text(checkpoint), "--json", text(&json), "--edge-slices-background"];
+        succeed(&[&words[..], &[set, text(data)]].concat());
+        serde_json::from_slice::<serde_json::Value>(&std::fs::read(&json).unwrap()).unwrap()
+    };
+    for (checkpoint, data, set) in [(&ct, &data[0], "--ct"), (&mr, &data[1], "--mr")] {
+        let report = score(checkpoint, data, set);
+        assert_eq!(report["edge_slices_background"], true);
+        assert_eq!(report["cases"].as_array().unwrap().len(), 1);
+    }
+    let message = fail(&["eval", "--checkpoint", text(&ct), "--mr", text(&data[1])]);
+    assert!(message.contains("best-ct.safetensors") && message.contains("expected one that knows mr"), "{message}");
+}
+
 #[test]
 fn what_is_wrong_is_named_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -141,6 +166,17 @@ fn what_is_wrong_is_named_and_nothing_is_written() {
         (with(&["--depth", "8"]), "--depth 8: for 3D networks"),
         (with(&["--net", "compact3d", "--depth", "12"]), "--depth 12: expected a multiple of 8"),
         (with(&["--net", "unet3d", "--slices", "3"]), "--slices 3: for 2D networks"),
+        (with(&["--channel-groups", "4"]), "--channel-groups 4: for --norm group"),
+        (
+            with(&["--norm", "group", "--channel-groups", "3"]),
+            "'enc1a' has 4 channels, expected a multiple of the 3 groups",
+        ),
+        (with(&["--topology", "joint", "--norm-sharing", "own"]), "that is --topology joint-msn"),
+        (with(&["--topology", "joint-msn", "--norm-sharing", "shared"]), "that is --topology joint"),
+        (with(&["--topology", "individual", "--norm-sharing", "own"]), "individual has no layers to share"),
+        (with(&["--quirk", "hollow-deconv"]), "--quirk hollow-deconv: changes nothing about compact-4"),
+        (with(&["--quirk", "joint-decay"]), "--quirk joint-decay: for --topology joint, not ummkd"),
+        (with(&["--net", "dilated2d", "--quirk", "transposed"]), "transposed-phase-shift"),
         (with(&["--slices", "2"]), "--slices 2: expected an odd number"),
         (with(&["--amp", "bf16"]), "--amp off"),
     ];

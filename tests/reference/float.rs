@@ -12,7 +12,7 @@ use crate::checkpoint::Tensors;
 /// Logits of one image, `[classes, d, h, w]`.
 ///
 /// # Panics
-/// If the network is none, a tensor is missing or the image has another size.
+/// If the network is none, its norms are not batch norms, a tensor is missing or the image has another size.
 pub fn logits(net: &Net, tensors: &Tensors, modality: Modality, image: &[f32]) -> Values<f64> {
     let mut values = all(net, tensors, modality, image);
     values.swap_remove(values.len() - 1)
@@ -24,6 +24,7 @@ pub fn logits(net: &Net, tensors: &Tensors, modality: Modality, image: &[f32]) -
 /// As [`logits`].
 pub fn all(net: &Net, tensors: &Tensors, modality: Modality, image: &[f32]) -> Vec<Values<f64>> {
     let shapes = net.shapes().expect("a network");
+    assert!(net.norm.is_batch(), "{:?} norms are not known here", net.norm);
     let mut values = vec![Values::new(net.input, image.iter().map(|&x| f64::from(x)).collect())];
     for (layer, &shape) in net.layers.iter().zip(&shapes[1..]) {
         let inputs: Vec<&Values<f64>> = layer.inputs.iter().map(|&value| &values[value]).collect();

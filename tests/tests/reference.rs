@@ -12,8 +12,8 @@ fn families() -> [Net; 6] {
         Net::compact(3, 5, 4, 16, 32),
         Net::compact_dilated(3, 5, 4, 16, 24),
         Net::compact3d(5, 4, 8, 16, 24),
-        Net::dilated2d(5, 16, 24),
-        Net::unet3d(5, 8, 16, 24),
+        Net::dilated2d(5, 4, 16, 24),
+        Net::unet3d(5, 4, 8, 16, 24),
         interpolated(Net::compact(1, 5, 4, 16, 16)),
     ]
 }
@@ -79,7 +79,7 @@ fn a_norm_undoes_the_scale_of_its_convolution() {
 fn a_checkpoint_survives_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
-    for net in [Net::compact(3, 5, 4, 16, 32), Net::unet3d(5, 8, 16, 24)] {
+    for net in [Net::compact(3, 5, 4, 16, 32), Net::unet3d(5, 4, 8, 16, 24)] {
         let (tensors, spec) = (checkpoint::random(&net, &Modality::ALL, 3), checkpoint::spec(net, &Modality::ALL));
         spec.check().unwrap();
         tensors.write(&spec, &path).unwrap();

@@ -5,14 +5,18 @@
 
 mod count;
 mod families;
+mod norm;
 mod shape;
+mod stage;
 
 use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
 pub use count::Counts;
+pub use norm::NormKind;
 pub use shape::{NetError, Shape};
+pub use stage::Stage;
 
 /// Added to the variance under the root of every norm (the paper's TensorFlow default; PyTorch's is 1e-5).
 pub const NORM_EPSILON: f32 = 1e-3;
@@ -34,6 +38,9 @@ pub struct Net {
     pub name: String,
     /// 2D or 3D.
     pub spatial: Spatial,
+    /// Of all its norms.
+    #[serde(default, skip_serializing_if = "NormKind::is_batch")]
+    pub norm: NormKind,
     /// Channels (slices in 2D) and size of the image.
     pub input: Shape,
     /// In execution order; the last one gives the logits, one channel per class.

@@ -69,6 +69,16 @@ pub enum NetError {
         /// Inputs its operation takes.
         expected: &'static str,
     },
+    /// Channels that the groups of a norm do not divide.
+    #[error("layer '{layer}' has {channels} channels, expected a multiple of the {groups} groups of its norm")]
+    Groups {
+        /// Layer.
+        layer: String,
+        /// Channels that are normalised.
+        channels: usize,
+        /// Groups of the norm.
+        groups: usize,
+    },
     /// The operation does not fit the shape of its input.
     #[error("layer '{layer}' does not fit its input of {channels} x {size:?}: {reason}")]
     Fit {
@@ -99,7 +109,12 @@ impl Net {
                 return Err(NetError::Order { layer: layer.name.clone(), value, last: index });
             }
             let inputs: Vec<Shape> = layer.inputs.iter().map(|&value| shapes[value]).collect();
-            shapes.push(layer.output(&inputs, self.spatial)?);
+            let output = layer.output(&inputs, self.spatial)?;
+            if layer.has_norm() && !self.norm.fits(output.channels) {
+                let groups = self.norm.groups(output.channels).unwrap_or(0);
+                return Err(NetError::Groups { layer: layer.name.clone(), channels: output.channels, groups });
+            }
+            shapes.push(output);
         }
         Ok(shapes)
     }
@@ -203,14 +218,20 @@ fn transform(op: &Op, inputs: &[Shape]) -> Result<Shape, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Activation, Conv};
+    use super::super::{Activation, Conv, NormKind};
     use super::*;
     use alloc::vec;
 
     fn net(layers: Vec<(&str, Vec<usize>, Op)>) -> Net {
         let layers =
             layers.into_iter().map(|(name, inputs, op)| Layer { name: name.to_string(), inputs, op }).collect();
-        Net { name: "test".to_string(), spatial: Spatial::D2, input: Shape::plane(4, 6, 9), layers }
+        Net {
+            name: "test".to_string(),
+            spatial: Spatial::D2,
+            norm: NormKind::Batch,
+            input: Shape::plane(4, 6, 9),
+            layers,
+        }
     }
 
     #[test]
@@ -238,6 +259,34 @@ mod tests {
         let text = serde_json::to_string(&op).unwrap();
         assert_eq!(text, r#"{"interpolate":{"factor":[1,2,3]}}"#);
         assert_eq!(serde_json::from_str::<Op>(&text).unwrap(), op);
+    }
+
+    #[test]
+    fn groups_of_a_norm_divide_its_channels() {
+        let with = |norm| Net { norm, ..net(vec![("a", vec![0], Op::Conv(Conv::plane(6, 3)))]) };
+        for norm in [NormKind::Batch, NormKind::Instance, NormKind::Layer, NormKind::Group(3)] {
+            assert!(with(norm).shapes().is_ok(), "{norm:?}");
+        }
+        for groups in [0, 4, 12] {
+            let message = with(NormKind::Group(groups)).shapes().unwrap_err().to_string();
+            assert!(
+                message.contains(&alloc::format!("6 channels, expected a multiple of the {groups} groups")),
+                "{message}"
+            );
+        }
+    }
+
+    /// What was written before norms had kinds has batch norms, and those are not mentioned now either.
+    #[test]
+    fn networks_without_a_kind_have_batch_norms() {
+        let batch = net(vec![("a", vec![0], Op::Concat)]);
+        let text = serde_json::to_string(&batch).unwrap();
+        assert!(!text.contains("norm"), "{text}");
+        assert_eq!(serde_json::from_str::<Net>(&text).unwrap(), batch);
+        let group = Net { norm: NormKind::Group(2), ..batch };
+        let text = serde_json::to_string(&group).unwrap();
+        assert!(text.contains(r#""norm":{"group":2}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Net>(&text).unwrap(), group);
     }
 
     #[test]

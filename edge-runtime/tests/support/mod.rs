@@ -8,7 +8,7 @@ use contract::{
     Grid, Intensity, LabelMap, Modality, ModelSpec, Net, VERSION, golden,
     manifest::{Golden, MANIFEST_KEY, Manifest, Precision, Provenance},
     names,
-    net::{Activation, Conv, Layer, Op, Shape, Spatial},
+    net::{Activation, Conv, Layer, NormKind, Op, Shape, Spatial},
     quant::{Multiplier, requantise},
 };
 use prost::Message;
@@ -64,7 +64,7 @@ impl Small {
             layer("head", &[6], Op::Conv(head)),
         ];
         let input = Shape::plane(slices, HEIGHT, WIDTH);
-        let net = Net { name: "small".into(), spatial: Spatial::D2, input, layers };
+        let net = Net { name: "small".into(), spatial: Spatial::D2, norm: NormKind::Batch, input, layers };
         let spec = ModelSpec {
             labels: LabelMap::abdomen(),
             grid: Grid { height: HEIGHT, width: WIDTH, spacing_mm: 3. },

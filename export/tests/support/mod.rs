@@ -7,7 +7,7 @@ use contract::{
     Grid, Intensity, LabelMap, Modality, ModelSpec, Net, VERSION,
     manifest::{CHECKPOINT_KEY, CheckpointMeta, Provenance},
     names::{self, NormParam},
-    net::{Activation, Conv, Deconv, Layer, NORM_EPSILON, Op, Padding, Shape, Spatial},
+    net::{Activation, Conv, Deconv, Layer, NORM_EPSILON, NormKind, Op, Padding, Shape, Spatial},
     quant::{Multiplier, Sum, requantise},
 };
 use export::{Checkpoint, calibrate::Sample, quantise::Quantised};
@@ -49,21 +49,7 @@ pub fn mixed() -> Net {
         layer("sum", &[10, 11], Op::Add { activation: Activation::Relu }),
         layer("wide", &[12], Op::Upsample { factor: [1, 2, 2] }),
     ];
-    Net { name: "mixed".into(), spatial: Spatial::D2, input: Shape::plane(3, 24, 20), layers }
-}
-
-/// The same layers with all hidden widths divided, so that nested loops stay short.
-pub fn narrowed(mut net: Net, by: usize) -> Net {
-    let last = net.layers.len() - 1;
-    for layer in &mut net.layers[..last] {
-        match &mut layer.op {
-            Op::Conv(conv) => conv.out_channels /= by,
-            Op::Deconv(deconv) => deconv.out_channels /= by,
-            Op::PadChannels { front, back } => (*front, *back) = (*front / by, *back / by),
-            _ => {}
-        }
-    }
-    net
+    Net { name: "mixed".into(), spatial: Spatial::D2, norm: NormKind::Batch, input: Shape::plane(3, 24, 20), layers }
 }
 
 /// Tensors as a trainer would leave them: He-scaled weights, positive gammas and variances of every size.

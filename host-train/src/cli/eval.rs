@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use contract::{Modality, tiles::Tiling};
+use contract::{Modality, net::Spatial, tiles::Tiling};
 use host_train::{
     checkpoint,
     data::{self, Case, Part},
     eval::{self, Handling, Scores},
     import::label_map_of,
-    segment::segment,
+    segment::{blank_ends, segment},
 };
 use serde::Serialize;
 
@@ -50,6 +50,9 @@ pub struct Arguments {
     /// Keep of each organ only its largest connected part (voxels that share a face, an edge or a corner)
     #[arg(long, conflicts_with = "predictions")]
     largest_component: bool,
+    /// Leave the first and the last slice of every scan background, as the paper's 2D code does; for 2D networks
+    #[arg(long, conflicts_with = "predictions")]
+    edge_slices_background: bool,
     /// Where to compute
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceArgument,
@@ -94,6 +97,7 @@ struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     tiling: Option<Tiling>,
     largest_component: bool,
+    edge_slices_background: bool,
 }
 
 /// Prints Dice, HD95 and ASSD per organ and modality.
@@ -114,7 +118,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.json {
         Some(path) => {
             let tiling = arguments.predictions.is_none().then(|| arguments.tiling.into());
-            let report = Report { scores: &scores, tiling, largest_component: arguments.largest_component };
+            let &Arguments { largest_component, edge_slices_background, .. } = arguments;
+            let report = Report { scores: &scores, tiling, largest_component, edge_slices_background };
             volume::atomic::write_bytes(path, &serde_json::to_vec_pretty(&report)?)
                 .with_context(|| format!("{}: cannot be written", path.display()))
         }
@@ -146,6 +151,11 @@ fn of_network(
     part: Part,
 ) -> anyhow::Result<Scores> {
     let (network, meta) = checkpoint::load(checkpoint, arguments.device.choose()?)?;
+    ensure!(
+        !arguments.edge_slices_background || meta.spec.net.spatial == Spatial::D2,
+        "--edge-slices-background: for 2D networks, but {} is one of 3D",
+        meta.spec.net.name
+    );
     let mut scores = Scores::default();
     for &(modality, folder) in sets {
         ensure!(
@@ -159,7 +169,13 @@ fn of_network(
         let cases = data::load_with(folder, modality, part, &meta.spec, &mut bad)?;
         super::tell_skipped(folder, &bad);
         let out = arguments.labels.as_ref().map(|labels| labels.join(modality.name()));
-        let mut predict = |case: &Case| segment(&network, &meta.spec, modality, case, arguments.tiling.into());
+        let mut predict = |case: &Case| {
+            let mut labels = segment(&network, &meta.spec, modality, case, arguments.tiling.into());
+            if arguments.edge_slices_background {
+                blank_ends(&mut labels, case.depth());
+            }
+            labels
+        };
         let handling = Handling { largest_component: arguments.largest_component, out: out.as_deref() };
         scores = scores.merge(eval::evaluate_with(&cases, &meta.spec, handling, &mut predict)?);
     }

@@ -3,6 +3,7 @@
 mod bench;
 mod eval;
 mod fingerprint;
+mod form;
 mod import;
 mod intensity;
 mod options;

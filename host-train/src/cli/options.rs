@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use contract::{Grid, Intensity, LabelMap, Modality, ModelSpec, Net};
+use contract::{Grid, Intensity, LabelMap, Modality, ModelSpec, Net, net::Shape};
 use host_train::{
     augment::Augment,
     loss::{Absent, Kd},
     objective::Objective,
+    quirk::Quirk,
     schedule::Schedule,
     topology::Topology,
     trainer::{Amp, Settings},
 };
 
-use super::DeviceArgument;
+use super::{DeviceArgument, form::FormArguments};
 
 /// Options of `train`. Those under "Objective" default to the paper's values.
 #[derive(Args)]
@@ -50,7 +51,7 @@ pub struct Arguments {
     /// Family of networks
     #[arg(long, value_enum, default_value = "compact", help_heading = "Network")]
     net: NetArgument,
-    /// Channels of the first level of a compact network
+    /// Channels of the first level; the paper's networks have 16
     #[arg(long, value_name = "CHANNELS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Network")]
     width: u16,
     /// Pixels that the network sees: N, or HEIGHTxWIDTH; multiples of 16
@@ -68,6 +69,8 @@ pub struct Arguments {
     /// Volumes of fewer slices are filled up by repeating their ends
     #[arg(long, value_name = "N", help_heading = "Network")]
     depth: Option<usize>,
+    #[command(flatten)]
+    form: FormArguments,
 
     /// Optimiser steps; each sees a batch of CT and a batch of MRI
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Optimiser")]
@@ -170,7 +173,7 @@ Example:
   gantry-train train --net unet3d --depth 8 --batch 2 --ct data/Dataset001_PhantomCT --mr data/Dataset002_PhantomMR --out run3d
 Ctrl-C finishes the step, writes the state and exits with 130 (a second one ends at once): the same line with --resume goes on.
 A killed training goes on from its last validation.
-`--topology individual` writes best-ct.safetensors and best-mr.safetensors.";
+Topologies with networks that differ (individual, y-shape, x-shape) write best-ct.safetensors and best-mr.safetensors.";
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum TaskArgument {
@@ -206,6 +209,10 @@ pub enum TopologyArgument {
     JointMsn,
     /// The same, with knowledge distillation between the two
     Ummkd,
+    /// Convolutions behind the encoder; each modality has an encoder of its own
+    YShape,
+    /// Convolutions between encoder and decoder; each modality has its own of both
+    XShape,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -214,11 +221,11 @@ pub enum NetArgument {
     Compact,
     /// Small residual 2D network with a dilated block, for devices
     CompactDilated,
-    /// The paper's dilated residual 2D network (39 million weights)
+    /// The paper's dilated residual 2D network (39 million weights at width 16)
     Dilated2d,
     /// Small U-shaped 3D network for devices
     Compact3d,
-    /// The paper's 3D U-Net (2 million weights)
+    /// The paper's 3D U-Net (2.6 million weights at width 16)
     Unet3d,
 }
 
@@ -294,10 +301,13 @@ impl Arguments {
             }
             NetArgument::Dilated2d => {
                 ensure!(self.slices.is_none_or(|n| n == 3), "--slices {slices}: dilated2d sees 3");
-                Net::dilated2d(classes, height, width)
+                Net::dilated2d(classes, self.width.into(), height, width)
             }
             NetArgument::Compact3d => Net::compact3d(classes, self.width.into(), depth, height, width),
-            NetArgument::Unet3d => Net::unet3d(classes, depth, height, width),
+            NetArgument::Unet3d => {
+                let family = if self.form.has(Quirk::HollowDeconv) { Net::unet3d_hollow } else { Net::unet3d };
+                family(classes, self.width.into(), depth, height, width)
+            }
         })
     }
 
@@ -321,11 +331,17 @@ impl Arguments {
     pub fn settings(&self) -> anyhow::Result<Settings> {
         let (height, width) = self.size;
         let labels = self.task.labels();
-        let net = self.net(labels.classes())?;
+        let net = Net { norm: self.form.kind()?, ..self.net(labels.classes())? };
+        let topology = self.topology.into();
+        let (norms, quirks) = (self.form.sharing(topology)?, self.form.quirks(topology, &net)?);
         let shapes = net.shapes()?;
-        let deepest = shapes.iter().map(|shape| shape.pixels()).min().unwrap_or(0) * usize::from(self.batch);
+        let seen = |shape: &Shape| match net.norm.groups(shape.channels) {
+            None => shape.pixels() * usize::from(self.batch),
+            Some(groups) => shape.elements() / groups,
+        };
+        let normed = net.layers.iter().zip(&shapes[1..]).filter(|(layer, _)| layer.has_norm());
         ensure!(
-            deepest > 1,
+            normed.map(|(_, shape)| seen(shape)).min().is_none_or(|least| least > 1),
             "--batch {} --size {height}x{width}: a norm would see one value, expected more",
             self.batch
         );
@@ -350,7 +366,8 @@ impl Arguments {
         let spec = ModelSpec { net, labels, grid, intensity, modalities };
         spec.check().context("the options do not make a model")?;
         Ok(Settings {
-            topology: self.topology.into(),
+            topology,
+            norms,
             spec,
             steps: self.steps,
             batch: self.batch.into(),
@@ -368,6 +385,7 @@ impl Arguments {
                 kd_warmup: self.kd_warmup,
                 teacher: if self.teacher.is_empty() { 0. } else { self.teacher_weight },
             },
+            quirks,
             teachers: vec![],
             groups: 1,
             augment,
@@ -383,6 +401,8 @@ impl From<TopologyArgument> for Topology {
             TopologyArgument::Joint => Self::Joint,
             TopologyArgument::JointMsn => Self::JointMsn,
             TopologyArgument::Ummkd => Self::Ummkd,
+            TopologyArgument::YShape => Self::YShape,
+            TopologyArgument::XShape => Self::XShape,
         }
     }
 }

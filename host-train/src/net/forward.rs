@@ -5,14 +5,11 @@
 
 use contract::{
     Modality,
-    net::{Activation, Conv, Deconv, NORM_EPSILON, Op, Padding, Spatial},
+    net::{Activation, Conv, Deconv, NORM_EPSILON, NormKind, Op, Padding, Spatial},
 };
 use tch::Tensor;
 
 use super::{Network, Norm, Parts, axes, channels_last};
-
-/// Weight of the newest batch in the moving mean and variance (the paper's decay of 0.9, seen from the other side).
-const MOMENTUM: f64 = 0.1;
 
 impl Network {
     /// Logits `[n, classes, (d,) h, w]` of reals `[n, c, (d,) h, w]`. In training, norms use the batch's own statistics
@@ -30,19 +27,19 @@ impl Network {
             let parts = &self.parts[index];
             let inputs: Vec<&Tensor> = layer.inputs.iter().map(|&value| &values[value]).collect();
             let x = inputs[0];
-            let norm = parts.norms.get(set);
+            let norm = Applied { norm: parts.norms.get(set), kind: self.net.norm, momentum: self.momentum, train };
             let spatial = self.net.spatial;
             let value = match &layer.op {
                 Op::Conv(conv) => {
                     let x = convolve(x, conv, parts, spatial);
                     let x = if conv.dropout > 0. { x.dropout(f64::from(conv.dropout), train) } else { x };
-                    activate(normalise(x, norm, train), conv.activation)
+                    activate(norm.apply(x), conv.activation)
                 }
                 Op::Deconv(deconv) => {
                     let size = axes(spatial, self.shapes[index + 1].size);
-                    activate(normalise(spread(x, deconv, parts, spatial, &size), norm, train), deconv.activation)
+                    activate(norm.apply(spread(x, deconv, parts, spatial, &size)), deconv.activation)
                 }
-                Op::Norm { activation } => activate(normalise(x.shallow_clone(), norm, train), *activation),
+                Op::Norm { activation } => activate(norm.apply(x.shallow_clone()), *activation),
                 Op::Add { activation } => activate(x + inputs[1], *activation),
                 Op::Concat => Tensor::cat(&inputs, 1),
                 Op::MaxPool { size } => pool(x, &axes(spatial, *size)),
@@ -106,11 +103,26 @@ fn spread(x: &Tensor, deconv: &Deconv, parts: &Parts, spatial: Spatial, size: &[
     y
 }
 
-fn normalise(x: Tensor, norm: Option<&Norm>, train: bool) -> Tensor {
-    let Some(norm) = norm else { return x };
-    let gamma = norm.gamma.value();
-    let epsilon = f64::from(NORM_EPSILON);
-    x.batch_norm(Some(&gamma), Some(&norm.beta), Some(&norm.mean), Some(&norm.var), train, MOMENTUM, epsilon, true)
+/// A layer's norm, if it has one, and how it is used.
+struct Applied<'a> {
+    norm: Option<&'a Norm>,
+    kind: NormKind,
+    momentum: f64,
+    train: bool,
+}
+
+impl Applied<'_> {
+    fn apply(&self, x: Tensor) -> Tensor {
+        let Some(Norm { gamma, beta, mean, var }) = self.norm else { return x };
+        let (gamma, epsilon) = (gamma.value(), f64::from(NORM_EPSILON));
+        match self.kind.groups(x.size()[1] as usize) {
+            None => {
+                let [gamma, beta, mean, var] = [&gamma, beta, mean, var].map(Some);
+                x.batch_norm(gamma, beta, mean, var, self.train, self.momentum, epsilon, true)
+            }
+            Some(groups) => x.group_norm(groups as i64, Some(&gamma), Some(beta), epsilon, true),
+        }
+    }
 }
 
 /// Of a value that nobody else reads, so that ReLU may work in place.

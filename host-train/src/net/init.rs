@@ -25,7 +25,7 @@ pub struct Source {
 
 impl Source {
     pub fn new(net: &Net, seed: u64) -> Self {
-        let paper = matches!(net.name.as_str(), "dilated2d" | "unet3d");
+        let paper = ["dilated2d", "unet3d"].iter().any(|family| net.name.starts_with(family));
         Self { random: ChaCha8Rng::seed_from_u64(seed), paper }
     }
 

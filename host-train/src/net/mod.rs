@@ -9,12 +9,14 @@ mod init;
 use contract::{
     Modality, Net, NetError,
     names::{self, NormParam},
-    net::{Layer, Op, Shape, Spatial},
+    net::{Layer, NormKind, Op, Shape, Spatial},
 };
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// Whether modalities that live in one network also share their norms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Norms {
     /// One set for all (the `joint` baseline).
     Shared,
@@ -63,6 +65,9 @@ struct Norm {
     var: Tensor,
 }
 
+/// Weight of the newest batch in the moving mean and variance (the paper's decay of 0.9, seen from the other side).
+const MOMENTUM: f64 = 0.1;
+
 /// The tensors of one layer.
 #[derive(Debug, Default)]
 struct Parts {
@@ -70,6 +75,10 @@ struct Parts {
     bias: Option<Tensor>,
     /// One per set of norms; empty for a layer without a norm.
     norms: Vec<Norm>,
+    /// Weights and bias belong to another network, which counts them among its variables.
+    borrows_kernels: bool,
+    /// So do the norms.
+    borrows_norms: bool,
 }
 
 /// A network with weights.
@@ -81,6 +90,7 @@ pub struct Network {
     sharing: Norms,
     device: Device,
     parts: Vec<Parts>,
+    momentum: f64,
 }
 
 impl Gamma {
@@ -100,6 +110,16 @@ impl Gamma {
 }
 
 impl Norm {
+    /// The same tensors once more.
+    fn shallow_clone(&self) -> Self {
+        let gamma = match &self.gamma {
+            Gamma::Positive(raw) => Gamma::Positive(raw.shallow_clone()),
+            Gamma::Plain(gamma) => Gamma::Plain(gamma.shallow_clone()),
+        };
+        let [beta, mean, var] = [&self.beta, &self.mean, &self.var].map(Tensor::shallow_clone);
+        Self { gamma, beta, mean, var }
+    }
+
     fn get(&self, param: NormParam) -> Tensor {
         match param {
             NormParam::Gamma => self.gamma.value(),
@@ -123,7 +143,72 @@ impl Network {
                 init::layer(layer, net.spatial, input.channels, output.channels, sets, &mut source, device)
             })
             .collect();
-        Ok(Self { net: net.clone(), shapes, modalities: modalities.to_vec(), sharing: norms, device, parts })
+        Ok(Self {
+            net: net.clone(),
+            shapes,
+            modalities: modalities.to_vec(),
+            sharing: norms,
+            device,
+            parts,
+            momentum: MOMENTUM,
+        })
+    }
+
+    /// A network for another modality that has the convolutions of the layers in `common` together with `first`, and with
+    /// shared norms those layers' norms as well: the same tensors, not copies.
+    pub fn beside(
+        first: &Self,
+        modality: Modality,
+        norms: Norms,
+        common: &[bool],
+        seed: u64,
+    ) -> Result<Self, NetError> {
+        let mut network = Self::new(&first.net, &[modality], Norms::PerModality, seed, first.device)?;
+        let layers = network.parts.iter_mut().zip(&first.parts).zip(common);
+        for (parts, lender) in layers.filter_map(|(pair, &shared)| shared.then_some(pair)) {
+            parts.weight = lender.weight.as_ref().map(Tensor::shallow_clone);
+            parts.bias = lender.bias.as_ref().map(Tensor::shallow_clone);
+            parts.borrows_kernels = true;
+            if norms == Norms::Shared {
+                parts.norms = lender.norms.iter().map(Norm::shallow_clone).collect();
+                parts.borrows_norms = true;
+            }
+        }
+        Ok(network)
+    }
+
+    /// Sets the weight of the newest batch in the moving mean and variance.
+    pub fn set_momentum(&mut self, momentum: f64) {
+        self.momentum = momentum;
+    }
+
+    /// Sorts the channels in front of every pixel shuffle so that channel `q * factor + p` of a block, as drawn, goes to row
+    /// `p` and column `q`, rather than channel `p * factor + q`.
+    ///
+    /// # Panics
+    /// If a pixel shuffle does not stand right behind a convolution.
+    pub fn transpose_phase_shifts(&mut self) {
+        for layer in &self.net.layers {
+            let Op::PixelShuffle { factor } = layer.op else { continue };
+            let parts = &self.parts[layer.inputs[0].checked_sub(1).expect("a layer in front of the shuffle")];
+            let factor = factor as i64;
+            let source = |to: i64| {
+                let (block, p, q) = (to / factor.pow(2), to / factor % factor, to % factor);
+                block * factor.pow(2) + q * factor + p
+            };
+            let weight = parts.weight.as_ref().expect("a convolution in front of the shuffle");
+            let order: Vec<i64> = (0..weight.size()[0]).map(source).collect();
+            let order = Tensor::from_slice(&order).to_device(self.device);
+            let sort = |tensor: &Tensor| no_grad(|| tensor.shallow_clone().copy_(&tensor.index_select(0, &order)));
+            if !parts.borrows_kernels {
+                parts.weight.iter().chain(&parts.bias).for_each(sort);
+            }
+            if !parts.borrows_norms {
+                for norm in &parts.norms {
+                    [norm.gamma.variable(), &norm.beta, &norm.mean, &norm.var].into_iter().for_each(sort);
+                }
+            }
+        }
     }
 
     /// A network for inference from the tensors of a checkpoint; `find` answers each name with a tensor of the given shape.
@@ -144,10 +229,11 @@ impl Network {
             parts.weight.as_mut().map_or(Ok(()), |weight| replace(names::weight(&layer.name), weight))?;
             parts.bias.as_mut().map_or(Ok(()), |bias| replace(names::bias(&layer.name), bias))?;
             for (norm, &modality) in parts.norms.iter_mut().zip(modalities) {
+                let stored = params(net.norm);
                 norm.gamma = Gamma::Plain(no_grad(|| norm.gamma.value()));
                 let Norm { gamma: Gamma::Plain(gamma) | Gamma::Positive(gamma), beta, mean, var } = norm;
-                for (param, tensor) in NormParam::ALL.into_iter().zip([gamma, beta, mean, var]) {
-                    replace(names::norm(&layer.name, modality, param), tensor)?;
+                for (param, tensor) in stored.iter().zip([gamma, beta, mean, var]) {
+                    replace(names::norm(&layer.name, modality, *param), tensor)?;
                 }
             }
         }
@@ -169,18 +255,18 @@ impl Network {
         self.device
     }
 
-    /// All trainable tensors, each once, in the order of the layers.
+    /// All trainable tensors that are the network's own, each once, in the order of the layers.
     pub fn variables(&self) -> Vec<Variable<'_>> {
         let mut variables = vec![];
         for (layer, parts) in self.net.layers.iter().zip(&self.parts) {
             let mut push = |name, role, tensor| variables.push(Variable { name, role, tensor });
-            if let Some(weight) = &parts.weight {
+            if let (Some(weight), false) = (&parts.weight, parts.borrows_kernels) {
                 push(names::weight(&layer.name), Role::Kernel, weight);
             }
-            if let Some(bias) = &parts.bias {
+            if let (Some(bias), false) = (&parts.bias, parts.borrows_kernels) {
                 push(names::bias(&layer.name), Role::Bias, bias);
             }
-            for (norm, &modality) in parts.norms.iter().zip(&self.modalities) {
+            for (norm, &modality) in parts.norms.iter().zip(&self.modalities).filter(|_| !parts.borrows_norms) {
                 let name = |param| names::norm(&layer.name, modality, param);
                 push(name(NormParam::Gamma), Role::Gamma, norm.gamma.variable());
                 push(name(NormParam::Beta), Role::Beta, &norm.beta);
@@ -189,9 +275,27 @@ impl Network {
         variables
     }
 
-    /// Moving means and variances, named like the variables.
+    /// What the variables stand for, in their order: each as the network computes with it, and gammas rather than what they
+    /// are computed from.
+    pub fn values(&self) -> Vec<Tensor> {
+        let mut values = vec![];
+        for parts in &self.parts {
+            if !parts.borrows_kernels {
+                values.extend(parts.weight.iter().chain(&parts.bias).map(Tensor::shallow_clone));
+            }
+            for norm in parts.norms.iter().filter(|_| !parts.borrows_norms) {
+                values.extend([norm.gamma.value(), norm.beta.shallow_clone()]);
+            }
+        }
+        values
+    }
+
+    /// Moving means and variances of batch norms, named like the variables; those of borrowed norms too.
     pub fn running(&self) -> Vec<(String, &Tensor)> {
         let mut running = vec![];
+        if !self.net.norm.is_batch() {
+            return running;
+        }
         for (layer, parts) in self.net.layers.iter().zip(&self.parts) {
             for (norm, &modality) in parts.norms.iter().zip(&self.modalities) {
                 running.push((names::norm(&layer.name, modality, NormParam::Mean), &norm.mean));
@@ -216,8 +320,9 @@ impl Network {
             for &modality in &self.modalities {
                 let norm = &parts.norms[self.set(modality)];
                 tensors.extend(
-                    NormParam::ALL
-                        .map(|param| (names::norm(&layer.name, modality, param), no_grad(|| norm.get(param)))),
+                    params(self.net.norm)
+                        .iter()
+                        .map(|&param| (names::norm(&layer.name, modality, param), no_grad(|| norm.get(param)))),
                 );
             }
         }
@@ -238,6 +343,11 @@ impl Network {
     pub fn labels(&self, image: &Tensor, modality: Modality) -> Tensor {
         no_grad(|| self.forward(image, modality, false).argmax(1, false)).to_kind(Kind::Uint8)
     }
+}
+
+/// The vectors of a norm that a checkpoint holds: moving averages are of batch norms alone.
+fn params(kind: NormKind) -> &'static [NormParam] {
+    if kind.is_batch() { &NormParam::ALL } else { &NormParam::ALL[..2] }
 }
 
 /// Whether a layer's norm disappears into a convolution on export, which asks for a positive gamma.
@@ -270,5 +380,7 @@ pub fn channels_last(tensor: &Tensor) -> Tensor {
     tensor.permute(axes).contiguous().as_strided(size, strides, None)
 }
 
+#[cfg(test)]
+mod form_tests;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ fn noise(size: &[i64]) -> Tensor {
 
 /// The start of the paper's 2D network: pre-activation blocks without the millions of weights that follow.
 fn start_of_dilated2d() -> Net {
-    let mut net = Net::dilated2d(5, 32, 32);
+    let mut net = Net::dilated2d(5, 16, 32, 32);
     net.layers.truncate(20);
     net
 }
@@ -31,13 +31,13 @@ fn elements(variables: &[Variable<'_>], roles: &[Role]) -> usize {
 #[test]
 fn built_networks_have_the_counts_and_shapes_of_the_contract() {
     let compact = Net::compact(1, 5, 4, 32, 48);
-    let unet3d = Net::unet3d(5, 8, 16, 32);
+    let unet3d = Net::unet3d(5, 16, 8, 16, 32);
     let built = [
         (compact.clone(), Norms::Shared, 1),
         (compact, Norms::PerModality, 2),
         (Net::compact_dilated(1, 5, 4, 32, 48), Norms::PerModality, 2),
         (Net::compact3d(5, 2, 8, 16, 32), Norms::PerModality, 2),
-        (Net::dilated2d(5, 32, 32), Norms::PerModality, 2),
+        (Net::dilated2d(5, 16, 32, 32), Norms::PerModality, 2),
         (unet3d, Norms::PerModality, 2),
     ];
     for (net, norms, sets) in built {
@@ -62,7 +62,7 @@ fn built_networks_have_the_counts_and_shapes_of_the_contract() {
 /// A fresh norm is the identity on normalised values: gamma is 1 whichever way it is parametrised.
 #[test]
 fn gammas_start_at_one_and_stay_positive_behind_convolutions() {
-    for net in [Net::compact(1, 5, 4, 32, 48), start_of_dilated2d(), Net::unet3d(5, 8, 16, 32)] {
+    for net in [Net::compact(1, 5, 4, 32, 48), start_of_dilated2d(), Net::unet3d(5, 16, 8, 16, 32)] {
         let network = network(&net, Norms::PerModality);
         for (name, tensor) in network.tensors().iter().filter(|(name, _)| name.ends_with(".gamma")) {
             assert!(tensor.allclose(&tensor.ones_like(), 1e-6, 0., false), "{name}");
@@ -140,7 +140,7 @@ fn fresh_weights_have_the_spread_they_should() {
     // A normal cut at two sigma has 0.8796 of its standard deviation.
     let (std, top, n) = spread(&start_of_dilated2d(), "g3.rb1.b");
     assert!((std / 0.008_796 - 1.).abs() < 5. / (2. * n).sqrt() && top <= 0.02, "{std} {top}");
-    let (std, top, n) = spread(&Net::unet3d(5, 8, 16, 16), "deconv2");
+    let (std, top, n) = spread(&Net::unet3d(5, 16, 8, 16, 16), "deconv2");
     assert!((std / 0.01 - 1.).abs() < 5. / (2. * n).sqrt() && top > 0.03, "{std} {top}");
 }
 
@@ -156,6 +156,7 @@ fn apply(op: Op, image: &Tensor, weights: &[f32]) -> Tensor {
     let net = Net {
         name: "one".into(),
         spatial,
+        norm: NormKind::Batch,
         input,
         layers: vec![Layer { name: "a".into(), inputs: vec![0; if matches!(op, Op::Add { .. }) { 2 } else { 1 }], op }],
     };

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, sync::LazyLock};
 
 use contract::{
     Modality, ModelSpec, Net,
-    net::{Activation, Conv, Deconv, Layer, Op, Padding, Shape, Spatial},
+    net::{Activation, Conv, Deconv, Layer, NormKind, Op, Padding, Shape, Spatial},
 };
 use export::{
     Checkpoint, Folded,
@@ -88,10 +88,10 @@ pub static INT8: LazyLock<Vec<Exported>> = LazyLock::new(|| {
         Exported::new(Net::compact3d(5, 4, 8, 16, 8), both, 24),
         Exported::new(volume(), both, 25),
         Exported::new(pre_activated(), both, 26),
-        Exported::new(narrowed(Net::dilated2d(5, 16, 24), 8), both, 27),
+        Exported::new(Net::dilated2d(5, 2, 16, 24), both, 27),
         Exported::new(interpolated(), both, 28),
         Exported::new(interpolated_volume(), both, 29),
-        Exported::new(narrowed(Net::unet3d(5, 8, 16, 16), 8), both, 30),
+        Exported::new(Net::unet3d(5, 2, 8, 16, 16), both, 30),
         Exported::new(transposed(), both, 32),
         Exported::new(transposed_volume(), both, 33),
         Exported::new(Net::compact(1, 5, 16, 128, 128), both, 6),
@@ -105,7 +105,7 @@ pub static FLOAT: LazyLock<Vec<Exported>> = LazyLock::new(|| {
         Exported::float(Net::compact(3, 5, 6, 32, 48), both, 11),
         Exported::float(convolutions(), both, 12),
         Exported::float(pre_activated(), both, 13),
-        Exported::float(Net::unet3d(5, 8, 16, 24), both, 14),
+        Exported::float(Net::unet3d(5, 4, 8, 16, 24), both, 14),
         Exported::float(sums(), both, 15),
         Exported::float(Net::compact3d(5, 4, 8, 16, 24), both, 16),
         Exported::float(interpolated(), both, 17),
@@ -136,7 +136,13 @@ fn convolutions() -> Net {
         layer("join", &[5, 3], Op::Concat),
         layer("head", &[6], Op::Conv(Conv { bias: true, ..plain(4, 1) })),
     ];
-    Net { name: "convolutions".into(), spatial: Spatial::D2, input: Shape::plane(3, 22, 38), layers }
+    Net {
+        name: "convolutions".into(),
+        spatial: Spatial::D2,
+        norm: NormKind::Batch,
+        input: Shape::plane(3, 22, 38),
+        layers,
+    }
 }
 
 /// Sums in chains, of one value with itself, of pooled and of joined values, with and without ReLU.
@@ -160,7 +166,7 @@ fn sums() -> Net {
         layer("other", &[11], Op::Conv(Conv { bias: true, ..plain(5, 3) })),
         layer("last", &[14, 15], add(Activation::None)),
     ];
-    Net { name: "sums".into(), spatial: Spatial::D2, input: Shape::plane(3, 18, 26), layers }
+    Net { name: "sums".into(), spatial: Spatial::D2, norm: NormKind::Batch, input: Shape::plane(3, 18, 26), layers }
 }
 
 /// Every operation of int8 in 3D, with kernels, strides, dilations and factors that differ between the axes.
@@ -180,7 +186,13 @@ fn volume() -> Net {
         layer("join", &[7, 2], Op::Concat),
         layer("head", &[8], Op::Conv(Conv { bias: true, kernel: [3, 3, 1], ..plain(4, 3) })),
     ];
-    Net { name: "volume".into(), spatial: Spatial::D3, input: Shape { channels: 2, size: [4, 6, 9] }, layers }
+    Net {
+        name: "volume".into(),
+        spatial: Spatial::D3,
+        norm: NormKind::Batch,
+        input: Shape { channels: 2, size: [4, 6, 9] },
+        layers,
+    }
 }
 
 /// Linear up-sampling of pooled, leaked and joined values and of other up-samplings, joined, summed and as the last layer.
@@ -203,7 +215,13 @@ fn interpolated() -> Net {
         layer("head", &[13], Op::Conv(Conv { bias: true, ..plain(4, 3) })),
         layer("last", &[14], by([1, 1, 8])),
     ];
-    Net { name: "interpolated".into(), spatial: Spatial::D2, input: Shape::plane(3, 20, 48), layers }
+    Net {
+        name: "interpolated".into(),
+        spatial: Spatial::D2,
+        norm: NormKind::Batch,
+        input: Shape::plane(3, 20, 48),
+        layers,
+    }
 }
 
 /// Twice down by a pool and up again by linear up-sampling of the same factor, before a convolution and before a join.
@@ -221,7 +239,13 @@ pub fn interpolated_by(factor: [usize; 3]) -> Net {
         layer("join", &[7, 4], Op::Concat),
         layer("head", &[8], Op::Conv(Conv { bias: true, ..plain(4, 1) })),
     ];
-    Net { name: format!("interpolated by {factor:?}"), spatial, input: Shape { channels: 2, size }, layers }
+    Net {
+        name: format!("interpolated by {factor:?}"),
+        spatial,
+        norm: NormKind::Batch,
+        input: Shape { channels: 2, size },
+        layers,
+    }
 }
 
 /// Linear up-sampling along all axes and along the depth alone.
@@ -241,6 +265,7 @@ fn interpolated_volume() -> Net {
     Net {
         name: "interpolated volume".into(),
         spatial: Spatial::D3,
+        norm: NormKind::Batch,
         input: Shape { channels: 2, size: [4, 6, 10] },
         layers,
     }
@@ -268,7 +293,13 @@ fn transposed() -> Net {
         layer("as many", &[7], deconv(5, [1, 4, 2], [1, 2, 2], Activation::None)),
         layer("head", &[8], Op::Conv(Conv { bias: true, ..plain(4, 1) })),
     ];
-    Net { name: "transposed".into(), spatial: Spatial::D2, input: Shape::plane(3, 12, 18), layers }
+    Net {
+        name: "transposed".into(),
+        spatial: Spatial::D2,
+        norm: NormKind::Batch,
+        input: Shape::plane(3, 12, 18),
+        layers,
+    }
 }
 
 /// The same with a depth, the last layer a transposed convolution.
@@ -283,24 +314,10 @@ fn transposed_volume() -> Net {
     Net {
         name: "transposed volume".into(),
         spatial: Spatial::D3,
+        norm: NormKind::Batch,
         input: Shape { channels: 2, size: [4, 8, 6] },
         layers,
     }
-}
-
-/// The same layers with all hidden widths divided, so that nested loops stay short.
-pub fn narrowed(mut net: Net, by: usize) -> Net {
-    let last = net.layers.len() - 1;
-    for layer in &mut net.layers[..last] {
-        match &mut layer.op {
-            Op::Conv(conv) => conv.out_channels /= by,
-            Op::Deconv(deconv) => deconv.out_channels /= by,
-            Op::PadChannels { front, back } => (*front, *back) = (*front / by, *back / by),
-            _ => {}
-        }
-    }
-    net.name += " narrowed";
-    net
 }
 
 /// All that the paper's 2D network is made of, in few weights.
@@ -322,5 +339,11 @@ fn pre_activated() -> Net {
         layer("shuffle", &[8], Op::PixelShuffle { factor: 2 }),
         layer("head", &[9], Op::Conv(Conv { padding: Padding::Symmetric, ..plain(5, 5) })),
     ];
-    Net { name: "pre-activated".into(), spatial: Spatial::D2, input: Shape::plane(3, 14, 22), layers }
+    Net {
+        name: "pre-activated".into(),
+        spatial: Spatial::D2,
+        norm: NormKind::Batch,
+        input: Shape::plane(3, 14, 22),
+        layers,
+    }
 }

@@ -2,7 +2,7 @@
 
 use contract::{
     Modality, Net,
-    net::{Activation, Conv, Layer, Op, Padding, Shape, Spatial},
+    net::{Activation, Conv, Layer, NormKind, Op, Padding, Shape, Spatial},
 };
 use edge_runtime::{
     Engine, Logits, Model,
@@ -55,13 +55,19 @@ impl Random {
                 }
             }
         }
-        Net { name: format!("random-{seed}"), spatial, input, layers: this.layers }
+        Net { name: format!("random-{seed}"), spatial, norm: NormKind::Batch, input, layers: this.layers }
     }
 
     fn push(&mut self, inputs: &[usize], op: Op, rectified: bool) {
         let name = format!("l{}", self.layers.len());
         self.layers.push(Layer { name: name.clone(), inputs: inputs.to_vec(), op });
-        let net = Net { name, spatial: self.spatial, input: self.shapes[0], layers: self.layers.clone() };
+        let net = Net {
+            name,
+            spatial: self.spatial,
+            norm: NormKind::Batch,
+            input: self.shapes[0],
+            layers: self.layers.clone(),
+        };
         self.shapes.push(*net.shapes().unwrap().last().unwrap());
         self.rectified.push(rectified);
     }

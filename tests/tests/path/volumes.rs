@@ -16,7 +16,7 @@ use edge_runtime::{
 use tests::{model_file::ModelFile, reference};
 use volume::{Geometry, components::keep_largest, write_image};
 
-use crate::fixture::{Exported, narrowed};
+use crate::fixture::Exported;
 
 /// Slices of 20 x 18 pixels of 3.1 x 2.8 mm.
 const AREA: usize = 20 * 18;
@@ -105,7 +105,7 @@ fn compact3d_labels_volumes_as_the_reference_in_both_engines() {
 
 #[test]
 fn unet3d_labels_volumes_as_the_reference() {
-    check(&Exported::new(narrowed(Net::unet3d(5, 8, 16, 16), 8), &Modality::ALL, 51), &[Choice::Auto]);
+    check(&Exported::new(Net::unet3d(5, 2, 8, 16, 16), &Modality::ALL, 51), &[Choice::Auto]);
 }
 
 /// A slice that is no CT, in the middle of one: the volume is refused, or the slice is background.
