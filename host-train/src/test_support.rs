@@ -32,6 +32,7 @@ pub fn settings(topology: Topology) -> Settings {
         groups: 1,
         augment: Augment::none(),
         held_out: None,
+        cases: None,
     }
 }
 

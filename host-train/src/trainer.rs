@@ -60,6 +60,9 @@ pub struct Settings {
     pub augment: Augment,
     /// Cases per modality that are held out, if anybody said so.
     pub held_out: Option<usize>,
+    /// Cases per modality that train, if not all that are not held out.
+    #[serde(default)]
+    pub cases: Option<u32>,
 }
 
 const fn one() -> usize {

@@ -29,10 +29,10 @@ pub struct Series {
 }
 
 /// Stand-ins that plotters writes and [`themed`] replaces: text, grid, then the line colours.
-const INK: RGBColor = RGBColor(1, 1, 1);
-const GRID: RGBColor = RGBColor(2, 2, 2);
+pub(crate) const INK: RGBColor = RGBColor(1, 1, 1);
+pub(crate) const GRID: RGBColor = RGBColor(2, 2, 2);
 
-fn line_color(index: usize) -> RGBColor {
+pub(crate) fn line_color(index: usize) -> RGBColor {
     RGBColor(3, 3, index as u8 % 8)
 }
 
@@ -92,7 +92,7 @@ fn lines(caption: &str, unit: &str, series: &[Series], range: Option<(f64, f64)>
 }
 
 /// The values' range with a twentieth of room on both sides.
-fn fitted(values: impl Iterator<Item = f64>) -> (f64, f64) {
+pub(crate) fn fitted(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .filter(|value| value.is_finite())
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
@@ -103,7 +103,7 @@ fn fitted(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (low - room, high + room)
 }
 
-fn themed(svg: &str) -> String {
+pub(crate) fn themed(svg: &str) -> String {
     let mut svg = svg.replace("#010101", "var(--ink)").replace("#020202", "var(--rule)");
     for index in 0..8 {
         svg = svg.replace(&format!("#03030{index}"), &format!("var(--line-{index})"));

@@ -3,6 +3,7 @@
 //!
 //! A package of its own, because the trainer and the demo both write pages, and neither may stand on the other.
 
+mod boxes;
 mod chart;
 mod heat;
 mod history;
@@ -11,6 +12,7 @@ mod training;
 
 use std::fmt::Write;
 
+pub use boxes::{BoxSeries, Boxes};
 pub use chart::{Chart, Series};
 pub use heat::heat_map;
 pub use history::{History, charts};
@@ -48,6 +50,12 @@ pub fn shell(title: &str, body: &str) -> String {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{title}</title><style>{style}</style><main>{body}</main></html>\n"
     )
+}
+
+/// A chart's SVG as a file of its own, which brings the page's colours along.
+pub fn svg_file(svg: &str) -> String {
+    let style = include_str!("page.css");
+    svg.replacen('>', &format!("><style>{style} text {{ fill: var(--ink); }}</style>"), 1)
 }
 
 /// Charts side by side, as HTML.

@@ -41,6 +41,18 @@ impl Table {
         html
     }
 
+    /// As Markdown.
+    pub fn markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | ").replace('\n', " "));
+        let rule: String =
+            self.columns.iter().enumerate().map(|(at, _)| if at < 2 { "|---" } else { "|--:" }).collect();
+        let rows = self.rows.iter().map(|row| {
+            let bold = |cell: &String| if row.mean && !cell.is_empty() { format!("**{cell}**") } else { cell.clone() };
+            line(&row.cells.iter().map(bold).collect::<Vec<_>>())
+        });
+        format!("{}{rule}|\n{}", line(&self.columns), rows.collect::<String>())
+    }
+
     /// As aligned text.
     pub fn text(&self) -> String {
         let cells = || std::iter::once(&self.columns).chain(self.rows.iter().map(|row| &row.cells));
@@ -76,6 +88,13 @@ mod tests {
             table.text(),
             "modality  organ         Dice\nct        liver          0.9\nmr        right kidney  0.91\n"
         );
+    }
+
+    #[test]
+    fn markdown_has_a_rule_and_bold_means() {
+        let row = |mean| Row { cells: ["a", "b", "1"].map(String::from).to_vec(), mean };
+        let table = Table { columns: ["x", "y", "z"].map(String::from).to_vec(), rows: vec![row(false), row(true)] };
+        assert_eq!(table.markdown(), "| x | y | z |\n|---|---|--:|\n| a | b | 1 |\n| **a** | **b** | **1** |\n");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod libtorch;
 mod memcheck;
 mod shell;
 mod size;
+mod study;
 mod subjects;
 mod test;
 mod toolchain;
@@ -43,6 +44,8 @@ enum Task {
     /// Make a synthetic CT and a synthetic MRI volume with their label maps; needs no libtorch
     #[command(after_help = "Example:  cargo xtask phantom --out target/phantom")]
     Phantom(subjects::PhantomArgs),
+    /// Train with several topologies, training-set sizes and seeds, and compare them case by case
+    Study(study::StudyArgs),
     /// Run every test, the trainer's and the documentation's included
     #[command(after_help = "Example, one test only:  cargo xtask test resume_equals_an_uninterrupted_run")]
     Test {
@@ -81,6 +84,7 @@ fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Demo(args) => demo::demo(&args),
         Task::Chain(args) => demo::chain(&args),
+        Task::Study(args) => study::study(&args),
         Task::Phantom(args) => subjects::phantom(&args),
         Task::Test { args } => test::test(&args),
         Task::Check => check::check(),

@@ -37,6 +37,10 @@ pub struct Arguments {
     /// default: 2, but at most a quarter of the cases
     #[arg(long, value_name = "N")]
     pub val: Option<usize>,
+    /// Train on only N cases per modality of those that are not held out, drawn by --seed; a smaller N draws some of the
+    /// same cases
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cases: Option<u32>,
     /// Leave out cases that cannot be used (corrupt, without labels, labels outside the map), and name them; without
     /// this the first one stops the training
     #[arg(long)]
@@ -390,6 +394,7 @@ impl Arguments {
             groups: 1,
             augment,
             held_out: self.val,
+            cases: self.cases,
         })
     }
 }

@@ -183,7 +183,15 @@ fn split(
         folder.display(),
         held_out.len()
     );
-    Ok((training, held_out))
+    let Some(count) = arguments.cases else { return Ok((training, held_out)) };
+    ensure!(
+        training.len() >= count as usize,
+        "--cases {count}: {} has {} training cases besides the {} held out, expected at most that many",
+        folder.display(),
+        training.len(),
+        held_out.len()
+    );
+    Ok((data::draw(training, count as usize, arguments.seed), held_out))
 }
 
 fn options(arguments: &Arguments) -> Options {

@@ -17,7 +17,7 @@ use volume::{Geometry, VolumeError};
 pub use cache::Cache;
 pub use load::{OnBad, Part, load, load_cached, load_with};
 pub(crate) use load::{each, open};
-pub use split::hold_out;
+pub use split::{draw, hold_out};
 
 /// A scan with its truth.
 #[derive(Clone, Debug)]
