@@ -3,7 +3,10 @@
 //! A [`Trainer`] is a pure function of its settings, its state and the two batches: dropout is seeded by the step, batches
 //! are made by step number elsewhere. That is what makes a resumed training equal an uninterrupted one, bit for bit.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    rc::Rc,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use contract::{Modality, ModelSpec, NetError};
 use serde::{Deserialize, Serialize};
@@ -101,7 +104,7 @@ pub struct Trainer {
     networks: Vec<Network>,
     adam: Adam,
     teachers: Teachers,
-    ranks: Arc<Ranks>,
+    ranks: Rc<Ranks>,
     step: u64,
     /// One number on the device: the first step, from 1, whose loss or gradient was not finite; 0 while there is none.
     bad: Tensor,
@@ -115,13 +118,13 @@ impl Trainer {
         settings.quirks.iter().for_each(|quirk| quirk.prepare(&mut networks));
         let adam = Adam::new(&variables(&networks));
         let bad = Tensor::zeros([], (Kind::Int64, device));
-        let (teachers, ranks) = (Teachers::default(), Arc::default());
+        let (teachers, ranks) = (Teachers::default(), Rc::default());
         Ok(Self { settings, device, amp, networks, adam, teachers, ranks, step: 0, bad })
     }
 
     /// As one of several processes, among which [`Ranks::check`] can split the batch.
     #[must_use]
-    pub fn among(self, ranks: Arc<Ranks>) -> Self {
+    pub fn among(self, ranks: Rc<Ranks>) -> Self {
         Self { ranks, ..self }
     }
 
@@ -303,7 +306,7 @@ impl Trainer {
 }
 
 /// libtorch has one generator for the whole process: who seeds it draws alone.
-static GENERATOR: Mutex<()> = Mutex::new(());
+pub(crate) static GENERATOR: Mutex<()> = Mutex::new(());
 
 fn variables(networks: &[Network]) -> Vec<Variable<'_>> {
     networks.iter().flat_map(Network::variables).collect()

@@ -1,6 +1,6 @@
 //! `gantry-train train`: from options and folders to a running training.
 
-use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Instant};
+use std::{fs, path::Path, process::ExitCode, rc::Rc, sync::Arc, time::Instant};
 
 use anyhow::{Context, bail, ensure};
 use contract::{Modality, manifest::Provenance};
@@ -22,7 +22,7 @@ use super::{options::Arguments, progress::Progress, signals::Signals};
 
 /// Trains; as one of several processes if a launcher started this one among others.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let ranks = Arc::new(Ranks::start()?);
+    let ranks = Rc::new(Ranks::start()?);
     let end = train(arguments, &ranks);
     if let (Err(error), true) = (&end, ranks.count() > 1) {
         // The others would wait for this one for ever.
@@ -32,7 +32,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     end
 }
 
-fn train(arguments: &Arguments, ranks: &Arc<Ranks>) -> anyhow::Result<ExitCode> {
+fn train(arguments: &Arguments, ranks: &Rc<Ranks>) -> anyhow::Result<ExitCode> {
     if let Some(threads) = arguments.threads {
         tch::set_num_threads(threads.into());
     }
@@ -62,7 +62,7 @@ fn train(arguments: &Arguments, ranks: &Arc<Ranks>) -> anyhow::Result<ExitCode> 
     } else {
         (Trainer::new(settings, device, amp)?, vec![])
     };
-    let mut trainer = trainer.taught_by(teachers).among(Arc::clone(ranks));
+    let mut trainer = trainer.taught_by(teachers).among(Rc::clone(ranks));
     fs::create_dir_all(&arguments.out).with_context(|| format!("{}: cannot be made", arguments.out.display()))?;
     let chief = ranks.rank() == 0;
     if chief {

@@ -111,7 +111,7 @@ pub static FLOAT: LazyLock<Vec<Exported>> = LazyLock::new(|| {
         Exported::float(interpolated(), both, 17),
         Exported::float(interpolated_volume(), both, 18),
         Exported::float(transposed(), both, 19),
-        Exported::float(narrowed(Net::dilated2d(5, 16, 24), 8), both, 34),
+        Exported::float(Net::dilated2d(5, 2, 16, 24), both, 34),
         Exported::float(transposed_volume(), both, 20),
     ]
 });
