@@ -4,6 +4,7 @@
 //! pixels of one modality's mini-batch, `[pixels, classes]`: with channels innermost in memory it is a view of the
 //! logits, and the class means of the distillation become one matrix product.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -15,7 +16,7 @@ const CLIP: f64 = 0.005;
 const COUNT_EPSILON: f64 = 1e-6;
 
 /// What the distillation does with a class that one of the two batches does not hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Absent {
     /// Leaves it out.
@@ -27,7 +28,7 @@ pub enum Absent {
 /// How the distillation compares the two modalities' matrices of softened class means,
 /// `q_m[c] = softmax(zbar_m[c] / T)`, `[true class, classes]`, with `zbar_m[c]` the mean logits over the pixels of class `c`.
 /// One number per class; the loss is their mean over classes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kd {
     /// `0.5 * (KL(q_a[c] | q_b[c]) + KL(q_b[c] | q_a[c]))`: the paper's.

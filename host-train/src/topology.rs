@@ -1,5 +1,6 @@
 //! The six ways of training that are compared: what CT and MR share.
 
+use clap::ValueEnum;
 use contract::{Modality, Net, NetError, net::Stage};
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -7,20 +8,20 @@ use tch::Device;
 use crate::net::{Network, Norms};
 
 /// What CT and MR share in training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Topology {
-    /// Nothing: a network each.
+    /// Nothing: a network per modality.
     Individual,
-    /// Everything.
+    /// Everything, norms included.
     Joint,
-    /// Convolutions; a set of norms each.
+    /// Convolutions; norms per modality.
     JointMsn,
-    /// Convolutions, and distillation between the two.
+    /// Convolutions; norms per modality, with knowledge distillation between the two.
     Ummkd,
-    /// Convolutions behind the encoder, of which each has its own: two arms, one leg.
+    /// Convolutions behind the encoder; each modality has an encoder of its own.
     YShape,
-    /// Convolutions between encoder and decoder, of which each has its own.
+    /// Convolutions between encoder and decoder; each modality has its own of both.
     XShape,
 }
 

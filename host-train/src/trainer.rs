@@ -8,6 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use clap::ValueEnum;
 use contract::{Modality, ModelSpec, NetError};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, autocast, no_grad};
@@ -73,10 +74,10 @@ const fn one() -> usize {
 }
 
 /// Number format of a step's convolutions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Amp {
-    /// f32.
+    /// All in f32.
     Off,
     /// f32 whose multiplications keep 10 bits of the fraction (CUDA, Ampere and later).
     Tf32,

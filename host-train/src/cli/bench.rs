@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(threads) = options.threads {
         tch::set_num_threads(threads.into());
     }
-    let (settings, device, amp) = (options.settings()?, options.device.choose()?, Amp::from(options.amp));
+    let (settings, device, amp) = (options.settings()?, options.device.choose()?, options.amp);
     device::set_precision(device, amp)?;
     if arguments.compare {
         return compare(settings, device, amp, arguments.steps);

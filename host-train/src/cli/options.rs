@@ -51,7 +51,7 @@ pub struct Arguments {
     task: TaskArgument,
     /// What CT and MRI share
     #[arg(long, value_enum, default_value = "ummkd", help_heading = "Network")]
-    pub topology: TopologyArgument,
+    pub topology: Topology,
     /// Family of networks
     #[arg(long, value_enum, default_value = "compact", help_heading = "Network")]
     net: NetArgument,
@@ -96,7 +96,7 @@ pub struct Arguments {
     lr: f64,
     /// Course of the learning rate
     #[arg(long, value_enum, default_value = "cosine", help_heading = "Optimiser")]
-    schedule: ScheduleArgument,
+    schedule: Schedule,
     /// Seed of weights, sampling, augmentation and dropout
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Optimiser")]
     pub seed: u64,
@@ -125,10 +125,10 @@ pub struct Arguments {
     temperature: f64,
     /// Classes that only one of the two batches holds
     #[arg(long, value_enum, default_value = "masked", help_heading = "Objective")]
-    kd_absent: AbsentArgument,
+    kd_absent: Absent,
     /// How the distillation compares CT and MRI (topology ummkd)
     #[arg(long, value_enum, default_value = "symmetric-kl", help_heading = "Objective")]
-    kd: KdArgument,
+    kd: Kd,
     /// Steps over which the weight of the distillation grows from 0 to --kd-weight
     #[arg(long, value_name = "STEPS", default_value_t = 0, help_heading = "Objective")]
     kd_warmup: u64,
@@ -148,7 +148,7 @@ pub struct Arguments {
     pub device: DeviceArgument,
     /// Number format of convolutions; other than f32 needs CUDA
     #[arg(long, value_enum, default_value = "off", help_heading = "Machine")]
-    pub amp: AmpArgument,
+    pub amp: Amp,
     /// Processor threads; default: libtorch's choice
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Machine")]
     pub threads: Option<u16>,
@@ -203,22 +203,6 @@ impl TaskArgument {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-pub enum TopologyArgument {
-    /// Nothing: a network per modality
-    Individual,
-    /// Everything, norms included
-    Joint,
-    /// Convolutions; norms per modality
-    JointMsn,
-    /// The same, with knowledge distillation between the two
-    Ummkd,
-    /// Convolutions behind the encoder; each modality has an encoder of its own
-    YShape,
-    /// Convolutions between encoder and decoder; each modality has its own of both
-    XShape,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum NetArgument {
     /// Small U-shaped 2D network for devices
@@ -237,44 +221,6 @@ impl NetArgument {
     fn is_3d(self) -> bool {
         matches!(self, Self::Compact3d | Self::Unet3d)
     }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum ScheduleArgument {
-    /// Short warm-up, then half a cosine
-    Cosine,
-    /// Times 0.95 every 1000 steps
-    Paper,
-    /// No change
-    Constant,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum AbsentArgument {
-    /// Left out
-    Masked,
-    /// Pulled towards the uniform distribution, as in the paper's code
-    Original,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum KdArgument {
-    /// Symmetric Kullback-Leibler divergence, as the paper
-    SymmetricKl,
-    /// Squared Euclidean distance
-    L2,
-    /// Each modality's answer is the other's soft target
-    CrossEntropy,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum AmpArgument {
-    /// All in f32
-    Off,
-    /// f32 with shorter multiplications (TF32)
-    Tf32,
-    /// Convolutions in bf16
-    Bf16,
 }
 
 fn parse_size(text: &str) -> Result<(usize, usize), String> {
@@ -336,7 +282,7 @@ impl Arguments {
         let (height, width) = self.size;
         let labels = self.task.labels();
         let net = Net { norm: self.form.kind()?, ..self.net(labels.classes())? };
-        let topology = self.topology.into();
+        let topology = self.topology;
         let (norms, quirks) = (self.form.sharing(topology)?, self.form.quirks(topology, &net)?);
         let shapes = net.shapes()?;
         let seen = |shape: &Shape| match net.norm.groups(shape.channels) {
@@ -376,7 +322,7 @@ impl Arguments {
             steps: self.steps,
             batch: self.batch.into(),
             rate: self.lr,
-            schedule: self.schedule.into(),
+            schedule: self.schedule,
             seed: self.seed,
             objective: Objective {
                 dice: self.dice_weight,
@@ -384,8 +330,8 @@ impl Arguments {
                 kd: self.kd_weight,
                 l2: self.l2,
                 temperature: self.temperature,
-                absent: self.kd_absent.into(),
-                kd_kind: self.kd.into(),
+                absent: self.kd_absent,
+                kd_kind: self.kd,
                 kd_warmup: self.kd_warmup,
                 teacher: if self.teacher.is_empty() { 0. } else { self.teacher_weight },
             },
@@ -396,57 +342,5 @@ impl Arguments {
             held_out: self.val,
             cases: self.cases,
         })
-    }
-}
-
-impl From<TopologyArgument> for Topology {
-    fn from(argument: TopologyArgument) -> Self {
-        match argument {
-            TopologyArgument::Individual => Self::Individual,
-            TopologyArgument::Joint => Self::Joint,
-            TopologyArgument::JointMsn => Self::JointMsn,
-            TopologyArgument::Ummkd => Self::Ummkd,
-            TopologyArgument::YShape => Self::YShape,
-            TopologyArgument::XShape => Self::XShape,
-        }
-    }
-}
-
-impl From<ScheduleArgument> for Schedule {
-    fn from(argument: ScheduleArgument) -> Self {
-        match argument {
-            ScheduleArgument::Cosine => Self::Cosine,
-            ScheduleArgument::Paper => Self::Paper,
-            ScheduleArgument::Constant => Self::Constant,
-        }
-    }
-}
-
-impl From<AbsentArgument> for Absent {
-    fn from(argument: AbsentArgument) -> Self {
-        match argument {
-            AbsentArgument::Masked => Self::Masked,
-            AbsentArgument::Original => Self::Original,
-        }
-    }
-}
-
-impl From<KdArgument> for Kd {
-    fn from(argument: KdArgument) -> Self {
-        match argument {
-            KdArgument::SymmetricKl => Self::SymmetricKl,
-            KdArgument::L2 => Self::L2,
-            KdArgument::CrossEntropy => Self::CrossEntropy,
-        }
-    }
-}
-
-impl From<AmpArgument> for Amp {
-    fn from(argument: AmpArgument) -> Self {
-        match argument {
-            AmpArgument::Off => Self::Off,
-            AmpArgument::Tf32 => Self::Tf32,
-            AmpArgument::Bf16 => Self::Bf16,
-        }
     }
 }

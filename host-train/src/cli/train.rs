@@ -13,8 +13,7 @@ use host_train::{
     sampler::Sampler,
     state,
     teacher::Teachers,
-    topology::Topology,
-    trainer::{Amp, Settings, Trainer},
+    trainer::{Settings, Trainer},
 };
 use tch::Device;
 
@@ -37,7 +36,7 @@ fn train(arguments: &Arguments, ranks: &Rc<Ranks>) -> anyhow::Result<ExitCode> {
         tch::set_num_threads(threads.into());
     }
     let device = arguments.device.choose()?;
-    let amp = Amp::from(arguments.amp);
+    let amp = arguments.amp;
     device::set_precision(device, amp)?;
     let mut settings = arguments.settings()?;
     let (teachers, digests) = Teachers::load(&arguments.teacher, &settings.spec, device)?;
@@ -206,7 +205,7 @@ fn options(arguments: &Arguments) -> Options {
             data: vec![last_part(&arguments.ct), last_part(&arguments.mr)],
             seed: arguments.seed,
             steps: 0,
-            topology: Topology::from(arguments.topology).name().to_string(),
+            topology: arguments.topology.name().to_string(),
         },
         stop: Arc::default(),
     }
