@@ -22,6 +22,8 @@ class Network(nn.Module):
 
     def __init__(self, net, sets):
         super().__init__()
+        if net.get("norm", "batch") != "batch":
+            raise Unsupported(f"{net['norm']} norms")
         self.net, self.flat = net, net["spatial"] == "d2"
         self.convs, self.norms, self.activations = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         channels = [net["input"]["channels"]]
@@ -68,6 +70,7 @@ class Network(nn.Module):
             x = inputs[0]
             if kind == "conv":
                 if op["padding"] == "symmetric":
+                    # depth, height, width: a slice has no depth, and no padding in it
                     for axis, (d, k) in enumerate(zip(op["dilation"], op["kernel"]), 1 if self.flat else 2):
                         x = symmetric(x, axis, d * (k - 1) // 2)
                 x = F.dropout(self.convs[key](x), op["dropout"], self.training)
@@ -101,10 +104,9 @@ def parts(op):
 
 
 def symmetric(x, axis, pad):
-    """Mirrored with the edge repeated; `axis` counts from the depth of a volume."""
+    """Mirrored with the edge repeated."""
     if pad == 0:
         return x
-    axis += 1 if x.dim() == 4 else 0
     first, last = x.narrow(axis, 0, pad).flip(axis), x.narrow(axis, x.shape[axis] - pad, pad).flip(axis)
     return torch.cat((first, x, last), axis)
 
