@@ -1,4 +1,4 @@
-//! Where tensors live, and the things that `tch` cannot say about CUDA.
+//! Where tensors live, and the things that `tch` cannot say about memory and CUDA.
 //!
 //! The program links libtorch's CPU library alone, so one binary serves both kinds of machine: if a CUDA library lies
 //! beside the CPU library that was loaded, it is opened before anything asks libtorch about CUDA (it caches its answer).
@@ -43,6 +43,22 @@ pub enum DeviceError {
     #[error("this libtorch has no switch for the number format of CUDA ({0}): expected libtorch 2.11")]
     NoSwitch(String),
 }
+
+/// Keeps the memory of freed tensors for the tensors of the next step, where glibc would return it to the system and take a page
+/// fault for each page of the next one: 100,000 faults and a tenth of a step of `dilated2d`. Call it before the first tensor.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn keep_freed_memory() {
+    const LARGEST_BLOCK: i32 = 1 << 30;
+    // SAFETY: `mallopt` takes two numbers and changes only which memory glibc keeps.
+    let taken = unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_BLOCK) == 1 && libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX) == 1
+    };
+    debug_assert!(taken, "glibc takes both numbers");
+}
+
+/// Keeps the memory of freed tensors, which other systems do as they like.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn keep_freed_memory() {}
 
 /// Opens the CUDA part of libtorch if there is one. Call it first in `main`.
 #[cfg(target_os = "linux")]

@@ -1,4 +1,5 @@
-//! Single synthetic volumes, for those who have no scan at hand and for the comparison of machines.
+//! Synthetic subjects: single volumes, for those who have no scan at hand and for the comparison of machines, and the data
+//! sets that `gantry-train phantom` makes.
 
 use std::{
     fs,
@@ -35,6 +36,22 @@ pub fn phantom(args: &PhantomArgs) -> Result<()> {
         println!("{}\n{}", image.display(), labels.display());
     }
     Ok(())
+}
+
+/// The two data sets in a folder of `gantry-train phantom`: the CT's name ends in CT, the MRI's in MR.
+///
+/// # Errors
+/// The folder cannot be read, or has no such data set.
+pub fn data_sets(whole: &Path) -> Result<[PathBuf; 2]> {
+    let mut names: Vec<PathBuf> = vec![];
+    for entry in fs::read_dir(whole).with_context(|| format!("cannot read {}", whole.display()))? {
+        names.push(entry?.path());
+    }
+    let ending = |end: &str| {
+        let found = names.iter().find(|path| path.is_dir() && path.to_string_lossy().ends_with(end));
+        found.cloned().with_context(|| format!("{}: no data set whose name ends in {end}", whole.display()))
+    };
+    Ok([ending("CT")?, ending("MR")?])
 }
 
 /// Writes one subject's scan, and its label map where asked.

@@ -130,7 +130,8 @@ fn activate(mut x: Tensor, activation: Activation) -> Tensor {
     match activation {
         Activation::None => x,
         Activation::Relu => x.relu_(),
-        Activation::LeakyRelu(slope) => x.maximum(&(&x * f64::from(slope))),
+        // One pass each way, as libtorch's own leaky ReLU, whose slope `tch` does not pass on.
+        Activation::LeakyRelu(slope) => x.prelu(&Tensor::full([1], f64::from(slope), (x.kind(), x.device()))),
     }
 }
 

@@ -6,13 +6,13 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
-use contract::Modality;
+use anyhow::{Context, Result, ensure};
+use contract::{LabelMap, Modality, ModelSpec};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use volume::dataset::Split;
 
-use crate::shell;
+use crate::{libtorch, shell};
 
 /// The built programs.
 pub struct Programs {
@@ -97,12 +97,21 @@ impl Stage {
     }
 }
 
-/// Builds the programs in release.
-pub fn build() -> Result<Programs> {
-    shell::run(&mut shell::cargo(["build", "--release", "-p", "host-train", "-p", "export", "-p", "edge-runtime"]))?;
-    let program =
-        |name: &str| shell::target_dir().join("release").join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    Ok(Programs { train: program("gantry-train"), export: program("gantry-export"), edge: program("gantry-edge") })
+impl Programs {
+    /// Those in `folder`; without one they are built, in release.
+    pub fn get(folder: Option<&Path>) -> Result<Self> {
+        let folder = match folder {
+            Some(folder) => std::path::absolute(folder)?,
+            None => {
+                libtorch::setup()?;
+                let packages = ["-p", "host-train", "-p", "export", "-p", "edge-runtime"];
+                shell::run(&mut shell::cargo(["build", "--release"].iter().chain(&packages)))?;
+                shell::target_dir().join("release")
+            }
+        };
+        let program = |name: &str| folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
+        Ok(Self { train: program("gantry-train"), export: program("gantry-export"), edge: program("gantry-edge") })
+    }
 }
 
 impl Chain {
@@ -138,6 +147,16 @@ impl Chain {
         self.out.join("run/metrics.jsonl")
     }
 
+    /// What the network calls its classes.
+    pub fn labels(&self) -> Result<LabelMap> {
+        /// The part of the trainer's settings that is used.
+        #[derive(Deserialize)]
+        struct Settings {
+            spec: ModelSpec,
+        }
+        Ok(read_json::<Settings>(&self.out.join("run/settings.json"))?.spec.labels)
+    }
+
     /// The exporter's report.
     pub fn export_report(&self) -> PathBuf {
         self.model().join("report.json")
@@ -153,6 +172,12 @@ impl Chain {
         self.with_data(&mut command).arg("--out").arg(self.out.join("run")).args(&self.training);
         shell::run(&mut command)?;
         let (best, kept) = (self.out.join("run/best.safetensors"), self.model().join("checkpoint.safetensors"));
+        ensure!(
+            best.exists(),
+            "this topology has a network per modality, and one file holds one network: export best-ct.safetensors and \
+             best-mr.safetensors of {} with gantry-export, one by one",
+            self.out.join("run").display()
+        );
         fs::copy(&best, &kept).with_context(|| format!("cannot copy {} to {}", best.display(), kept.display()))?;
         Ok(())
     }
@@ -191,14 +216,6 @@ impl Chain {
 
     fn with_data<'a>(&self, command: &'a mut std::process::Command) -> &'a mut std::process::Command {
         command.arg("--ct").arg(&self.data[0]).arg("--mr").arg(&self.data[1])
-    }
-}
-
-/// Folder that `gantry-train phantom` makes for a modality.
-pub fn phantom_folder(modality: Modality) -> &'static str {
-    match modality {
-        Modality::Ct => "Dataset001_PhantomCT",
-        Modality::Mr => "Dataset002_PhantomMR",
     }
 }
 

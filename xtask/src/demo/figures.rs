@@ -22,7 +22,7 @@ const SIDE: usize = 300;
 
 /// Lays everything out.
 pub fn report(chain: &Chain, results: &Results, scans: &str) -> Result<Report> {
-    let labels = LabelMap::abdomen();
+    let labels = chain.labels()?;
     let mut pictures = vec![];
     for modality in Modality::ALL {
         pictures.push(picture(chain, modality, &labels)?);

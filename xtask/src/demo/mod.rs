@@ -11,15 +11,17 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use contract::Modality;
 use volume::dataset::Split;
 
-use crate::{libtorch, shell};
-use chain::Chain;
+use crate::{shell, subjects};
+use chain::{Chain, Programs};
 
 /// Phantoms, training, export, segmentation and a report, into target/demo/.
 #[derive(Args)]
 pub struct DemoArgs {
+    /// Part of the body
+    #[arg(long, default_value = "abdomen", value_parser = ["abdomen", "heart"])]
+    anatomy: String,
     /// Training subjects of each modality
     #[arg(long, default_value_t = 14)]
     train: usize,
@@ -32,9 +34,19 @@ pub struct DemoArgs {
     /// Training steps
     #[arg(long, default_value_t = 300)]
     steps: u64,
+    #[command(flatten)]
+    programs: ProgramArgs,
     /// Further arguments for `gantry-train train`, e.g. `-- --topology joint`
     #[arg(last = true)]
     training: Vec<String>,
+}
+
+/// Where the three programs are.
+#[derive(Args)]
+struct ProgramArgs {
+    /// Folder with gantry-train, gantry-export and gantry-edge; without this they are built in release
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
 }
 
 /// The demo's chain on your own two data sets (nnU-Net's raw layout).
@@ -52,6 +64,8 @@ pub struct ChainArgs {
     /// Score the training scans instead of the held-out ones (imagesTs): an overfit check, and the report says so
     #[arg(long)]
     on_training: bool,
+    #[command(flatten)]
+    programs: ProgramArgs,
     /// Further arguments for `gantry-train train`, e.g. `-- --steps 2000`
     #[arg(last = true)]
     training: Vec<String>,
@@ -59,8 +73,7 @@ pub struct ChainArgs {
 
 /// Runs `cargo xtask demo`.
 pub fn demo(args: &DemoArgs) -> Result<()> {
-    libtorch::setup()?;
-    let programs = chain::build()?;
+    let programs = Programs::get(args.programs.programs.as_deref())?;
     let start = Instant::now();
     let out = shell::target_dir().join("demo");
     if out.exists() {
@@ -68,6 +81,8 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
     }
     let data = out.join("data");
     shell::run(shell::command(&programs.train, ["phantom"]).arg("--out").arg(&data).args([
+        "--anatomy",
+        &args.anatomy,
         "--train",
         &args.train.to_string(),
         "--test",
@@ -75,13 +90,13 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
         "--seed",
         &args.seed.to_string(),
     ]))?;
-    let fixed = ["--steps".into(), args.steps.to_string(), "--seed".into(), args.seed.to_string()];
+    let fixed = ["--task", &args.anatomy, "--steps", &args.steps.to_string(), "--seed", &args.seed.to_string()];
     let chain = Chain {
         programs,
-        data: Modality::ALL.map(|modality| data.join(chain::phantom_folder(modality))),
+        data: subjects::data_sets(&data)?,
         out,
         split: Split::Test,
-        training: [&fixed, args.training.as_slice()].concat(),
+        training: [fixed.map(String::from).as_slice(), &args.training].concat(),
         start,
     };
     finish(&chain, "synthetic subjects that the network has not seen")
@@ -89,8 +104,7 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
 
 /// Runs `cargo xtask chain`.
 pub fn chain(args: &ChainArgs) -> Result<()> {
-    libtorch::setup()?;
-    let programs = chain::build()?;
+    let programs = Programs::get(args.programs.programs.as_deref())?;
     let split = if args.on_training { Split::Train } else { Split::Test };
     let chain = Chain {
         programs,

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::config::{Data, Run, Study};
+use crate::subjects;
 
 /// The mark of a finished run.
 pub const SCORES: &str = "scores.json";
@@ -139,7 +140,7 @@ impl Place<'_> {
             "{}: made with {found:?}, expected {arguments:?}; choose another --out, or remove the study's old folder",
             whole.display()
         );
-        folders(&whole)
+        subjects::data_sets(&whole)
     }
 
     fn asked(&self, run: &Run) -> Asked {
@@ -156,19 +157,6 @@ impl Place<'_> {
         command.arg(subcommand).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }
-}
-
-/// The two data sets that `gantry-train phantom` made: the CT's name ends in CT, the MRI's in MR.
-fn folders(whole: &Path) -> Result<[PathBuf; 2]> {
-    let mut names: Vec<PathBuf> = vec![];
-    for entry in fs::read_dir(whole)? {
-        names.push(entry?.path());
-    }
-    let ending = |end: &str| {
-        let found = names.iter().find(|path| path.is_dir() && path.to_string_lossy().ends_with(end));
-        found.cloned().with_context(|| format!("{}: no data set whose name ends in {end}", whole.display()))
-    };
-    Ok([ending("CT")?, ending("MR")?])
 }
 
 /// Runs a command; where it fails, with the last lines of what it said.
