@@ -51,7 +51,8 @@ pub fn keep_freed_memory() {
     const LARGEST_BLOCK: i32 = 1 << 30;
     // SAFETY: `mallopt` takes two numbers and changes only which memory glibc keeps.
     let taken = unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_BLOCK) == 1 && libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX) == 1
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_BLOCK) == 1
+            && libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX) == 1
     };
     debug_assert!(taken, "glibc takes both numbers");
 }

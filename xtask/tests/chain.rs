@@ -48,7 +48,8 @@ fn the_chain_carries_volumes_and_hearts_from_training_to_the_edge() {
             sets.find(|path| path.to_str().unwrap().ends_with(end)).unwrap().to_str().unwrap().to_owned()
         };
         let (ct, mr, out) = (of("CT"), of("MR"), text(anatomy));
-        let chain = ["chain", "--ct", &ct, "--mr", &mr, "--out", &out, "--programs", programs, "--"];
+        let chain =
+            ["chain", "--ct", &ct, "--mr", &mr, "--out", &out, "--programs", programs, "--bench-runs", "2", "--"];
         let said = xtask(&[&chain, network, &small].concat());
         assert!(said.contains("Dice on scans that the network has not seen"), "{said}");
         assert_whole(Path::new(&out), organ);

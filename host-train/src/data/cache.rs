@@ -2,10 +2,9 @@
 //! resampling the scans again.
 //!
 //! A file is named after everything that decides its contents: the bytes of image and label map, the description of the
-//! data set, the model's grid, intensity rule and classes, and the version of this program. It is read whole rather than
-//! mapped: a mapped file that another process cuts short kills the process that reads it, and Rust allows mapping in
-//! `unsafe` code alone, which this project keeps to the edge's kernels. A file that is damaged, cut short or foreign fails
-//! its digest, is made again and replaced.
+//! data set, the model's grid, intensity rule and classes, and the version of this program. Its digest is checked once, and
+//! then it is mapped, so that data sets need not fit in memory. A file that is damaged, cut short or foreign fails its digest,
+//! is made again and replaced.
 
 use std::{
     fs, io,
@@ -16,7 +15,10 @@ use contract::ModelSpec;
 use sha2::{Digest, Sha256};
 use volume::{Geometry, VolumeError, atomic, dataset};
 
-use super::Case;
+use super::{
+    Case,
+    values::{self, Values},
+};
 
 /// Of this layout; another layout is another name.
 const MAGIC: &[u8; 8] = b"GANTRYC1";
@@ -57,7 +59,7 @@ impl Cache {
 
     /// The case in a file, if it is there and sound. Its grid is canonical, whatever the scan's file has.
     pub fn read(path: &Path, case: &dataset::Case, spec: &ModelSpec, modality: contract::Modality) -> Option<Case> {
-        let bytes = fs::read(path).ok()?;
+        let bytes = values::map(path).ok()?;
         let (head, body) = bytes.split_at_checked(HEAD)?;
         if head[..8] != *MAGIC || head[8..40] != digest(&bytes[40..]) {
             return None;
@@ -71,21 +73,21 @@ impl Cache {
         if body.len() != 3 * voxels + 2 * pixels + depth {
             return None;
         }
-        let (raw, rest) = body.split_at(2 * voxels);
-        let (labels, rest) = rest.split_at(voxels);
-        let (codes, rest) = rest.split_at(pixels);
-        let (model_labels, usable) = rest.split_at(pixels);
+        let labels = HEAD + 2 * voxels;
+        let codes = labels + voxels;
+        let model_labels = codes + pixels;
+        let usable = model_labels + pixels;
         Some(Case {
             name: case.name.clone(),
             patient: case.patient.clone(),
             path: case.image.clone(),
             modality,
             geometry,
-            raw: raw.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect(),
-            labels: labels.to_vec(),
-            codes: codes.iter().map(|&code| code as i8).collect(),
-            model_labels: model_labels.to_vec(),
-            usable: usable.iter().map(|&usable| usable != 0).collect(),
+            raw: Values::in_file(&bytes, HEAD, voxels),
+            labels: Values::in_file(&bytes, labels, voxels),
+            codes: Values::in_file(&bytes, codes, pixels),
+            model_labels: Values::in_file(&bytes, model_labels, pixels),
+            usable: bytes[usable..].iter().map(|&usable| usable != 0).collect(),
         })
     }
 
@@ -103,9 +105,9 @@ impl Cache {
         let mut rest: Vec<u8> = dims.iter().flat_map(|&count| (count as u64).to_le_bytes()).collect();
         rest.extend(affine.iter().flatten().flat_map(|value| value.to_le_bytes()));
         rest.extend(case.raw.iter().flat_map(|value| value.to_le_bytes()));
-        rest.extend(&case.labels);
+        rest.extend(&*case.labels);
         rest.extend(case.codes.iter().map(|&code| code as u8));
-        rest.extend(&case.model_labels);
+        rest.extend(&*case.model_labels);
         rest.extend(case.usable.iter().map(|&usable| u8::from(usable)));
         atomic::write_bytes(path, &[MAGIC.as_slice(), &digest(&rest), &rest].concat())?;
         Ok(true)
@@ -157,6 +159,7 @@ mod tests {
         let files =
             || -> Vec<PathBuf> { fs::read_dir(&cache.folder).unwrap().map(|file| file.unwrap().path()).collect() };
         same(&cached(&spec)[0], &plain[0]);
+        assert!(matches!(cached(&spec)[0].codes, Values::Mapped { .. }));
         let file = files().remove(0);
         let sound = fs::read(&file).unwrap();
         same(&cached(&spec)[0], &plain[0]);

@@ -68,19 +68,19 @@ pub fn load_cached(
     cache: Option<&Cache>,
 ) -> Result<Vec<Case>, DataError> {
     let (data, cases) = open(folder, modality, part, &spec.labels, bad)?;
-    each(folder, &cases, bad, |case| {
-        let kept = cache.map(|cache| cache.path(folder, case, spec)).transpose()?;
-        if let Some(found) = kept.as_ref().and_then(|path| Cache::read(path, case, spec, modality)) {
+    each(folder, &cases, bad, |entry| {
+        let kept = cache.map(|cache| cache.path(folder, entry, spec)).transpose()?;
+        if let Some(found) = kept.as_ref().and_then(|path| Cache::read(path, entry, spec, modality)) {
             return Ok(found);
         }
-        let (image, labels) = data.load(case)?;
-        let (name, path) = (case.name.clone(), case.image.clone());
+        let (image, labels) = data.load(entry)?;
+        let (name, path) = (entry.name.clone(), entry.image.clone());
         let scan = Scan { name, path, modality, geometry: image.geometry, raw: image.raw, labels: labels.classes };
-        let case = Case { patient: case.patient.clone(), ..Case::new(scan, spec)? };
-        if let Some(path) = kept {
-            Cache::write(&path, &case).map_err(|error| VolumeError::new(&path, error))?;
-        }
-        Ok(case)
+        let case = Case { patient: entry.patient.clone(), ..Case::new(scan, spec)? };
+        let Some(path) = kept else { return Ok(case) };
+        Cache::write(&path, &case).map_err(|error| VolumeError::new(&path, error))?;
+        // The mapped one, so that a first training takes no more memory than the next.
+        Ok(Cache::read(&path, entry, spec, modality).unwrap_or(case))
     })
 }
 

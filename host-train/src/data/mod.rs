@@ -8,6 +8,7 @@
 mod cache;
 mod load;
 mod split;
+mod values;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ pub use cache::Cache;
 pub use load::{OnBad, Part, load, load_cached, load_with};
 pub(crate) use load::{each, open};
 pub use split::{draw, hold_out};
+pub use values::Values;
 
 /// A scan with its truth.
 #[derive(Clone, Debug)]
@@ -33,13 +35,13 @@ pub struct Case {
     /// The file's grid.
     pub geometry: Geometry,
     /// Raw intensities on the scanner's grid, canonical `[z][y][x]`.
-    pub raw: Vec<i16>,
+    pub raw: Values<i16>,
     /// Classes on the scanner's grid, canonical `[z][y][x]`.
-    pub labels: Vec<u8>,
+    pub labels: Values<u8>,
     /// Codes on the model's grid, `[z, height, width]`; -128 throughout a constant slice.
-    pub codes: Vec<i8>,
+    pub codes: Values<i8>,
     /// Classes on the model's grid, `[z, height, width]`.
-    pub model_labels: Vec<u8>,
+    pub model_labels: Values<u8>,
     /// Per slice: whether it is more than one constant value, so that the scanner side takes it.
     pub usable: Vec<bool>,
 }
@@ -185,6 +187,7 @@ impl Case {
         for (from, to) in labels.chunks_exact(area).zip(model_labels.chunks_exact_mut(model_area)) {
             intake.resampler().labels_forward(from, to);
         }
+        let (raw, labels, codes, model_labels) = (raw.into(), labels.into(), codes.into(), model_labels.into());
         Ok(Self { patient: name.clone(), name, path, modality, geometry, raw, labels, codes, model_labels, usable })
     }
 

@@ -99,5 +99,5 @@ fn folders_of_another_modality_or_without_cases_are_refused() {
     assert!(message.contains("no cases in imagesTs"), "{message}");
     let cases = load(folder.path(), Modality::Ct, Part::Train, &spec).unwrap();
     assert_eq!((cases.len(), cases[0].name.as_str(), cases[0].depth()), (1, "one", 2));
-    assert_eq!(cases[0].raw, raw);
+    assert_eq!(cases[0].raw[..], raw);
 }

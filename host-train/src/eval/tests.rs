@@ -85,7 +85,7 @@ fn the_largest_part_of_an_organ_can_be_all_that_counts() {
     let spec = spec_of(1, 32, 32, 2.);
     let cases = load(folder.path(), Modality::Ct, Part::Test, &spec).unwrap();
     let mut speckled = |case: &Case| {
-        let mut labels = case.model_labels.clone();
+        let mut labels = case.model_labels.to_vec();
         labels[2 * 1024 + 22 * 32 + 24] = 1;
         labels
     };

@@ -36,6 +36,8 @@ pub struct Chain {
     pub split: Split,
     /// Further arguments of the training.
     pub training: Vec<String>,
+    /// Slices per modality whose latency is measured.
+    pub bench_runs: usize,
     /// When the whole began, phantoms included, builds not.
     pub start: Instant,
 }
@@ -126,7 +128,8 @@ impl Chain {
             }
         }
         let scores = [self.score(Stage::Trained)?, self.score(Stage::F32)?, self.score(Stage::Int8)?];
-        let mut bench = shell::command(&self.programs.edge, ["bench", "--json", "--model"]);
+        let runs = self.bench_runs.to_string();
+        let mut bench = shell::command(&self.programs.edge, ["bench", "--json", "--runs", &runs, "--model"]);
         let bench = shell::output(bench.arg(self.onnx(Stage::Int8)))?;
         let bench = serde_json::from_str(&bench).context("gantry-edge bench --json")?;
         Ok(Results { scores, bench, seconds: self.start.elapsed().as_secs_f64() })

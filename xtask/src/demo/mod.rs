@@ -41,12 +41,15 @@ pub struct DemoArgs {
     training: Vec<String>,
 }
 
-/// Where the three programs are.
+/// Where the three programs are, and how long they are timed.
 #[derive(Args)]
 struct ProgramArgs {
     /// Folder with gantry-train, gantry-export and gantry-edge; without this they are built in release
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
+    /// Slices per modality whose latency is measured
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    bench_runs: usize,
 }
 
 /// The demo's chain on your own two data sets (nnU-Net's raw layout).
@@ -97,6 +100,7 @@ pub fn demo(args: &DemoArgs) -> Result<()> {
         out,
         split: Split::Test,
         training: [fixed.map(String::from).as_slice(), &args.training].concat(),
+        bench_runs: args.programs.bench_runs,
         start,
     };
     finish(&chain, "synthetic subjects that the network has not seen")
@@ -112,6 +116,7 @@ pub fn chain(args: &ChainArgs) -> Result<()> {
         out: std::path::absolute(&args.out)?,
         split,
         training: args.training.clone(),
+        bench_runs: args.programs.bench_runs,
         start: Instant::now(),
     };
     let scans = match split {
