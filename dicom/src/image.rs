@@ -91,11 +91,26 @@ impl Frame {
     }
 }
 
-/// An instance with all its frames.
+impl Identity {
+    /// Reads what a scanner always sends and anonymised data sets have often lost.
+    ///
+    /// # Errors
+    /// [`Fault::Missing`].
+    pub fn new(object: &DefaultDicomObject) -> Result<Self, Fault> {
+        Ok(Self {
+            sop_class: class(object).to_owned(),
+            sop_instance: needed(object, tags::SOP_INSTANCE_UID, "SOPInstanceUID")?,
+            series: needed(object, tags::SERIES_INSTANCE_UID, "SeriesInstanceUID")?,
+            study: needed(object, tags::STUDY_INSTANCE_UID, "StudyInstanceUID")?,
+            frame_of_reference: text(object, tags::FRAME_OF_REFERENCE_UID).filter(|uid| !uid.is_empty()),
+            number: number(object, tags::INSTANCE_NUMBER).map(|number| number as i64),
+        })
+    }
+}
+
+/// All frames of an instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
-    /// Who it is.
-    pub identity: Identity,
     /// What made it.
     pub modality: Modality,
     /// In the order of the instance.
@@ -121,14 +136,6 @@ impl Image {
         if let Some(word) = kinds.split('\\').map(str::trim).find(|word| NO_SLICES.contains(word)) {
             return Err(Fault::Type(format!("{kinds} has {word}")));
         }
-        let identity = Identity {
-            sop_class: object.meta().media_storage_sop_class_uid().trim_end_matches('\0').to_owned(),
-            sop_instance: needed(object, tags::SOP_INSTANCE_UID, "SOPInstanceUID")?,
-            series: needed(object, tags::SERIES_INSTANCE_UID, "SeriesInstanceUID")?,
-            study: needed(object, tags::STUDY_INSTANCE_UID, "StudyInstanceUID")?,
-            frame_of_reference: text(object, tags::FRAME_OF_REFERENCE_UID).filter(|uid| !uid.is_empty()),
-            number: number(object, tags::INSTANCE_NUMBER).map(|number| number as i64),
-        };
         let places = places(object, modality)?;
         let stored = pixels::stored(object)?;
         let area = stored.size[0] * stored.size[1];
@@ -139,13 +146,18 @@ impl Image {
             let plane = Plane { size: stored.size, ..place.plane };
             Frame { plane, slope: place.slope, intercept: place.intercept, stored: values.to_vec() }
         });
-        Ok(Self { identity, modality, frames: frames.collect() })
+        Ok(Self { modality, frames: frames.collect() })
     }
+}
+
+/// Kind of object.
+fn class(object: &DefaultDicomObject) -> &str {
+    object.meta().media_storage_sop_class_uid().trim_end_matches('\0')
 }
 
 /// The modality that both kind and element name.
 fn modality(object: &DefaultDicomObject) -> Result<Modality, Fault> {
-    let class = object.meta().media_storage_sop_class_uid().trim_end_matches('\0');
+    let class = class(object);
     let found = text(object, tags::MODALITY).ok_or(Fault::Missing("Modality"))?;
     let Some(&(_, expected)) = KINDS.iter().find(|(uid, _)| *uid == class) else {
         return Err(Fault::Kind { found: format!("{} ({found})", name(class)) });
