@@ -7,10 +7,7 @@ use dicom_core::dictionary::UidDictionary;
 use dicom_dictionary_std::{StandardSopClassDictionary, tags, uids};
 use dicom_object::{DefaultDicomObject, InMemDicomObject, Tag, open_file};
 
-use crate::{
-    Fault,
-    pixels::{self, chain},
-};
+use crate::{Fault, pixels};
 
 /// Kinds of object that hold slices of CT and MR.
 const KINDS: [(&str, Modality); 6] = [
@@ -108,6 +105,11 @@ impl Identity {
     }
 }
 
+/// The series of an instance of any kind.
+pub fn series(object: &DefaultDicomObject) -> Option<String> {
+    text(object, tags::SERIES_INSTANCE_UID).filter(|uid| !uid.is_empty())
+}
+
 /// All frames of an instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
@@ -123,7 +125,7 @@ impl Image {
     /// # Errors
     /// See [`Image::new`]; and [`Fault::Unreadable`] where the file is no DICOM.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        Self::new(&open_file(path).map_err(|error| Fault::Unreadable(chain(&error)))?)
+        Self::new(&open_file(path).map_err(|error| Fault::unreadable(&error))?)
     }
 
     /// Reads an instance.

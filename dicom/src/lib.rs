@@ -5,10 +5,12 @@
 //! what was found and what was expected. [`stack`] puts frames in order and refuses those that are no stack.
 
 mod image;
+mod orientation;
 mod pixels;
 pub mod stack;
 
-pub use image::{Frame, Identity, Image, Plane};
+pub use image::{Frame, Identity, Image, Plane, series};
+pub use orientation::Orientation;
 pub use pixels::{Stored, stored};
 
 /// What is wrong with an instance or a stack.
@@ -54,6 +56,12 @@ pub enum Fault {
         /// Allowed.
         most: u64,
     },
+    /// A slice across another axis than the body's.
+    #[error("a {found} slice: expected an axial one, which is what the networks know")]
+    Axis {
+        /// `sagittal` or `coronal`.
+        found: &'static str,
+    },
     /// Of another modality than was said.
     #[error("modality {found}: expected {expected}")]
     Modality {
@@ -62,4 +70,11 @@ pub enum Fault {
         /// What would do.
         expected: String,
     },
+}
+
+impl Fault {
+    /// A reader's words with their causes.
+    pub fn unreadable(error: &dyn std::error::Error) -> Self {
+        Self::Unreadable(pixels::chain(error))
+    }
 }

@@ -119,13 +119,6 @@ fn stack_fault(fault: StackFault, folder: &Path, files: &[PathBuf]) -> ImportErr
 /// Raw values in stored order, by the rule for all files.
 fn raw_values(slices: &[Frame], order: &[usize], modality: Modality) -> Vec<i16> {
     let values = || order.iter().flat_map(|&index| slices[index].values());
-    let exponent = match modality {
-        Modality::Ct => 0,
-        Modality::Mr => {
-            let mut extent = raw::Extent::default();
-            values().for_each(|value| extent.see(value));
-            extent.exponent()
-        }
-    };
+    let exponent = raw::exponent(modality, values());
     values().map(|value| raw::raw(value, exponent)).collect()
 }
