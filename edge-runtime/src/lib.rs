@@ -13,6 +13,7 @@ mod model;
 pub mod profile;
 pub mod segment;
 pub mod selftest;
+pub mod serve;
 mod slices;
 mod tiles;
 pub mod timing;

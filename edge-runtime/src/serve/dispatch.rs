@@ -30,6 +30,8 @@ pub enum Item {
     Slice(Box<Slice>),
     /// A source has brought its last.
     Closed(u64),
+    /// All sources have.
+    End,
 }
 
 /// A decoded slice that waits for a frame.
@@ -93,16 +95,16 @@ impl Dispatch<'_> {
             let mut idle = true;
             loop {
                 match self.inbox.try_recv() {
+                    Err(TryRecvError::Disconnected) | Ok(Item::End) => {
+                        gone = true;
+                        break;
+                    }
                     Ok(item) => {
                         idle = false;
                         waiting.push_back(item);
                         self.shed(&mut waiting);
                     }
                     Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => {
-                        gone = true;
-                        break;
-                    }
                 }
             }
             while let Some(item) = waiting.pop_front() {
@@ -112,6 +114,7 @@ impl Dispatch<'_> {
                         continue;
                     }
                     Item::Slice(slice) => slice,
+                    Item::End => continue,
                 };
                 let Some(frame) = self.free.dequeue() else {
                     waiting.push_front(Item::Slice(slice));

@@ -89,6 +89,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether there is a label map: a blank slice's is background.
+    pub const fn has_labels(self) -> bool {
+        matches!(self, Self::Segmented | Self::Stale | Self::Blank)
+    }
+
     /// Name in metrics and lines.
     pub const fn name(self) -> &'static str {
         match self {
