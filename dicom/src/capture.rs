@@ -50,6 +50,10 @@ pub fn capture(header: &InMemDicomObject, shown: &Capture, maker: &Maker) -> Res
     put(&mut object, tags::IMAGE_TYPE, texts(&["DERIVED", "SECONDARY"]));
     // Where the picture has no place in the patient, its orientation is there and empty (PS3.3 C.7.6.1).
     put(&mut object, tags::PATIENT_ORIENTATION, PrimitiveValue::Empty);
+    // A side that is not known is there and empty, but not beside a body part that has none (PS3.3 C.7.3.1). Which ones
+    // those are is not known here, so no body part is named.
+    object.remove_element(tags::BODY_PART_EXAMINED);
+    put(&mut object, tags::LATERALITY, PrimitiveValue::Empty);
     put(&mut object, tags::DERIVATION_DESCRIPTION, shown.derivation);
     put(&mut object, tags::BURNED_IN_ANNOTATION, if shown.burned_in_annotation { "YES" } else { "NO" });
     put_lossy(header, &mut object);

@@ -159,6 +159,14 @@ pub enum MakeFault {
         /// Which, from 0.
         second: usize,
     },
+    /// A slice whose source has no UID, or that of another slice's.
+    #[error("slice {index} has source instance '{found}': expected a UID, with a frame number where slices share one")]
+    Source {
+        /// Which, from 0.
+        index: usize,
+        /// The instance's UID.
+        found: String,
+    },
     /// More than an element of a data set holds.
     #[error("{found} bytes of pixels: expected less than 4 GiB")]
     Bytes {

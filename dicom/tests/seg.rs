@@ -304,6 +304,10 @@ fn what_cannot_be_said_is_refused() {
         fault(&|series| series.slices[0].plane = series.slices[2].plane),
         MakeFault::Place { first: 0, second: 2 }
     );
+    for uid in ["", "1.2.3.4.5.1"] {
+        let source = fault(&|series| series.slices[1].instance = uid.to_owned());
+        assert_eq!(source, MakeFault::Source { index: 1, found: uid.to_owned() });
+    }
     let missing = fault(&|series| {
         series.header.remove_element(tags::STUDY_INSTANCE_UID);
     });

@@ -13,6 +13,8 @@ mod codes;
 mod color;
 mod frames;
 
+use std::collections::HashSet;
+
 use contract::{Label, LabelMap};
 use dicom_core::PrimitiveValue;
 use dicom_dictionary_std::{tags, uids};
@@ -109,14 +111,19 @@ pub fn segmentation(
     finish(object)
 }
 
-/// Slices of one size with a class in every pixel.
+/// Slices of one size, each of a source of its own, with a class in every pixel.
 fn check(slices: &[Slice], labels: &LabelMap) -> Result<(), MakeFault> {
     let expected = slices.first().ok_or(MakeFault::None("slices"))?.plane.size;
     let most = labels.classes() - 1;
     if most == 0 {
         return Err(MakeFault::None("organs"));
     }
+    let mut seen = HashSet::new();
     for (index, slice) in slices.iter().enumerate() {
+        let Source { sop_instance, frame, .. } = slice.source;
+        if sop_instance.is_empty() || !seen.insert((sop_instance, frame)) {
+            return Err(MakeFault::Source { index, found: sop_instance.to_owned() });
+        }
         let size = slice.plane.size;
         if size != expected || size.iter().any(|&side| side == 0 || side > usize::from(u16::MAX)) {
             return Err(MakeFault::Size { what: "slice", index, found: size, expected });

@@ -78,7 +78,11 @@ impl Series {
             let object = open_file(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let Ok(image) = Image::new(&object) else { continue };
             let class = object.meta().media_storage_sop_class_uid().to_owned();
-            let instance = object.element(tags::SOP_INSTANCE_UID).unwrap().to_str().unwrap().into_owned();
+            // Some anonymised series have lost what every scanner sends.
+            let instance = match object.element(tags::SOP_INSTANCE_UID).unwrap().to_str().unwrap() {
+                lost if lost.is_empty() => format!("1.2.3.4.5.{}", series.slices.len() + 1),
+                uid => uid.into_owned(),
+            };
             let several = image.frames.len() > 1;
             for (number, frame) in (1..).zip(&image.frames) {
                 let (class, instance) = (class.clone(), instance.clone());
@@ -95,7 +99,6 @@ impl Series {
             series.header.remove_element(tags::PIXEL_DATA);
         }
         assert!(!series.slices.is_empty(), "{name}");
-        // Some anonymised series have lost what every scanner sends.
         for (tag, uid) in [(tags::STUDY_INSTANCE_UID, "1.2.3.4"), (tags::SERIES_INSTANCE_UID, "1.2.3.4.5")] {
             if series.header.get(tag).is_none_or(|element| element.to_str().unwrap().is_empty()) {
                 series.header.put(DataElement::new(tag, VR::UI, PrimitiveValue::from(uid)));
