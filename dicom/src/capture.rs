@@ -6,8 +6,9 @@ use dicom_object::{DefaultDicomObject, InMemDicomObject};
 use volume::overlay::Picture;
 
 use crate::{
-    dataset::{decimals, put, put_items, put_pixels, texts},
-    derived::{MakeFault, Maker, Source, finish, put_lossy, put_references, source_image, start},
+    MakeFault,
+    dataset::{MOST, decimals, put, put_items, put_pixels, texts},
+    derived::{Maker, Source, finish, put_lossy, put_references, source_image, start},
 };
 
 /// Characters of a short text at most (PS3.5 6.2).
@@ -102,7 +103,7 @@ fn check(shown: &Capture) -> Result<[usize; 2], MakeFault> {
         return Err(MakeFault::Text { name: "DerivationDescription", found, most: SHORT_TEXT });
     }
     let found = shown.pictures.iter().map(|picture| picture.rgb.len()).sum();
-    match found <= crate::dataset::MOST {
+    match found <= MOST {
         true => Ok(expected),
         false => Err(MakeFault::Bytes { found }),
     }

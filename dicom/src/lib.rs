@@ -8,14 +8,16 @@
 mod capture;
 mod dataset;
 mod derived;
+mod fault;
 mod image;
 mod pixels;
 mod seg;
 pub mod stack;
 
 pub use capture::{Capture, capture};
-pub use derived::{MakeFault, Maker, Source, write};
+pub use derived::{Maker, Source, write};
 pub use dicom_core::value::{DicomDate, DicomTime};
+pub use fault::MakeFault;
 pub use image::{Frame, Identity, Image, Plane};
 pub use pixels::{Stored, stored};
 pub use seg::{Form, Slice, segmentation};

@@ -76,7 +76,7 @@ fn segmentations(folder: &Path) -> Vec<Value> {
             let colors: Vec<_> = labels.organs().map(|(_, label)| label.color).collect();
             let header = header(folder, series);
             entries.push(json!({
-                "path": path, "header": header, "labels": raw, "slices": slices, "names": names, "colors": colors,
+                "path": path, "patient": series.patient, "header": header, "labels": raw, "slices": slices, "names": names, "colors": colors,
             }));
         }
     }
@@ -105,7 +105,9 @@ fn captures(folder: &Path) -> Vec<Value> {
             let (path, raw) = (file(folder, &series, &format!("{kind}.dcm")), file(folder, &series, kind));
             write(&capture(&series.header, &shown, &maker()).unwrap(), &path).unwrap();
             fs::write(&raw, pictures.iter().flat_map(|picture| &picture.rgb).copied().collect::<Vec<_>>()).unwrap();
-            entries.push(json!({"path": path, "header": header(folder, &series), "pixels": raw}));
+            entries.push(json!({
+                "path": path, "patient": series.patient, "header": header(folder, &series), "pixels": raw,
+            }));
         }
     }
     entries

@@ -1,9 +1,9 @@
 """Opens segmentations and secondary captures of Gantry with highdicom and pydicom and compares every voxel and place.
 
 Called with the path of a list in JSON:
-  segmentations: [{path, labels (raw bytes, [slice][row][column]), names, colors (sRGB),
+  segmentations: [{path, patient, labels (raw bytes, [slice][row][column]), names, colors (sRGB),
                    slices: [{instance, frame, spacing (rows, columns), orientation, position}]}]
-  captures: [{path, pixels (raw bytes, [frame][row][column][3])}]
+  captures: [{path, patient, pixels (raw bytes, [frame][row][column][3])}]
 Prints one line per file; ends with an error at the first difference.
 """
 
@@ -110,6 +110,7 @@ def check_segmentation(entry):
     found = labels_of(seg, slices)
     if not np.array_equal(found, labels):
         sys.exit(f"{path}: {np.count_nonzero(found != labels)} voxels differ")
+    expect(str(seg.PatientName), entry["patient"], f"{path}: patient")
     check_places(path, pydicom.dcmread(path), slices)
     check_segments(path, seg, entry)
     volume = check_volume(path, seg, labels, slices)
@@ -119,6 +120,7 @@ def check_segmentation(entry):
 
 def check_capture(entry):
     dataset = pydicom.dcmread(entry["path"])
+    expect(str(dataset.PatientName), entry["patient"], f"{entry['path']}: patient")
     expected = np.fromfile(entry["pixels"], np.uint8)
     if not np.array_equal(dataset.pixel_array.ravel(), expected):
         sys.exit(f"{entry['path']}: pixels differ")

@@ -5,9 +5,9 @@ use dicom_object::InMemDicomObject;
 
 use super::{Form, Slice};
 use crate::{
-    Plane,
+    MakeFault, Plane,
     dataset::{Code, decimals, of, put, put_item, put_items},
-    derived::{MakeFault, source_image},
+    derived::source_image,
     image::{items, number},
 };
 

@@ -21,9 +21,9 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::{DefaultDicomObject, InMemDicomObject};
 
 use crate::{
-    Plane,
+    MakeFault, Plane,
     dataset::{Code, MOST, of, put, put_item, put_items, put_pixels, texts},
-    derived::{MakeFault, Maker, Source, finish, needed, put_lossy, put_references, put_text, start, uid},
+    derived::{Maker, Source, finish, needed, put_lossy, put_references, put_text, start, uid},
     image::text,
 };
 use codes::{BACKGROUND, Organ, PRIVATE, STRUCTURE};

@@ -15,6 +15,8 @@ use dicom_object::{DefaultDicomObject, InMemDicomObject, open_file};
 
 pub struct Series {
     pub name: String,
+    /// The patient, as other readers show the name.
+    pub patient: String,
     pub header: InMemDicomObject,
     pub slices: Vec<Labelled>,
 }
@@ -73,7 +75,8 @@ impl Series {
     fn of_files(name: &str, mut paths: Vec<PathBuf>) -> Self {
         paths.sort();
         paths.reverse();
-        let mut series = Self { name: name.to_owned(), header: InMemDicomObject::new_empty(), slices: vec![] };
+        let name = name.to_owned();
+        let mut series = Self { name, patient: String::new(), header: InMemDicomObject::new_empty(), slices: vec![] };
         for path in paths {
             let object = open_file(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let Ok(image) = Image::new(&object) else { continue };
@@ -98,7 +101,9 @@ impl Series {
             series.header = object.into_inner();
             series.header.remove_element(tags::PIXEL_DATA);
         }
-        assert!(!series.slices.is_empty(), "{name}");
+        assert!(!series.slices.is_empty(), "{}", series.name);
+        let patient = series.header.get(tags::PATIENT_NAME).map(|name| name.to_str().unwrap().trim().to_owned());
+        series.patient = patient.unwrap_or_default();
         for (tag, uid) in [(tags::STUDY_INSTANCE_UID, "1.2.3.4"), (tags::SERIES_INSTANCE_UID, "1.2.3.4.5")] {
             if series.header.get(tag).is_none_or(|element| element.to_str().unwrap().is_empty()) {
                 series.header.put(DataElement::new(tag, VR::UI, PrimitiveValue::from(uid)));
@@ -129,7 +134,18 @@ impl Series {
             labels: vec![],
         };
         let slices = planes.iter().enumerate().map(slice).collect();
-        Self { name: name.to_owned(), header, slices }.label()
+        Self { name: name.to_owned(), patient: "Müller^Änne".to_owned(), header, slices }.label()
+    }
+
+    /// With a patient's name in two alphabets, as the Japanese code extensions of PS3.5 H.3.1 write it.
+    fn japanese(mut self) -> Self {
+        self.name = "japanese".to_owned();
+        self.patient = "Yamada^Tarou=山田^太郎".to_owned();
+        let sets = PrimitiveValue::Strs(["", "ISO 2022 IR 87"].map(str::to_owned).into_iter().collect());
+        self.header.put(DataElement::new(tags::SPECIFIC_CHARACTER_SET, VR::CS, sets));
+        let name = "Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B";
+        self.header.put(DataElement::new(tags::PATIENT_NAME, VR::PN, PrimitiveValue::from(name)));
+        self
     }
 }
 
@@ -143,7 +159,8 @@ pub fn plane(turn: f64, tilt: f64, height_mm: f64, shift_mm: f64) -> Plane {
     plane
 }
 
-/// Oblique and uneven; sheared; turned and magnified from slice to slice; a single slice.
+/// Oblique and uneven; sheared; turned and magnified from slice to slice; a single slice; of a
+/// patient with a Japanese name.
 pub fn synthetic() -> Vec<Series> {
     let uneven: Vec<Plane> = [0., 2., 2.5, 9., 11., 40.].map(|height| plane(0.3, 0.2, height, 0.)).into();
     let sheared: Vec<Plane> = (0..7).map(|step| plane(0., 0.3, 3. * f64::from(step), 0.7 * f64::from(step))).collect();
@@ -158,6 +175,7 @@ pub fn synthetic() -> Vec<Series> {
         Series::synthetic("sheared", &sheared),
         Series::synthetic("turned", &turned),
         Series::synthetic("single", &uneven[..1]),
+        Series::synthetic("", &sheared).japanese(),
     ]
 }
 
