@@ -57,7 +57,7 @@ const SCANNER: [Tag; 6] = [
     tags::SOFTWARE_VERSIONS,
 ];
 /// Characters of a long string at most (PS3.5 6.2).
-pub const LONG: usize = 64;
+const LONG: usize = 64;
 const ACQUISITION: Code = Code { value: "109101", scheme: "DCM", meaning: "Acquisition Equipment" };
 const SOURCE: Code = Code { value: "121322", scheme: "DCM", meaning: "Source image for image processing operation" };
 
@@ -171,6 +171,14 @@ pub fn finish(object: InMemDicomObject) -> Result<DefaultDicomObject, MakeFault>
     object.with_meta(meta).map_err(|error| MakeFault::Object(chain(&error)))
 }
 
+/// Puts a long string that must not be empty.
+pub fn put_name(object: &mut InMemDicomObject, tag: Tag, name: &'static str, text: &str) -> Result<(), MakeFault> {
+    match text {
+        "" => Err(MakeFault::Text { name, found: 0, most: LONG }),
+        text => put_text(object, tag, name, text),
+    }
+}
+
 /// Puts a long string.
 pub fn put_text(object: &mut InMemDicomObject, tag: Tag, name: &'static str, text: &str) -> Result<(), MakeFault> {
     let found = text.chars().count();
@@ -250,7 +258,7 @@ fn equipment(header: &InMemDicomObject, object: &mut InMemDicomObject, maker: &M
         (tags::DEVICE_SERIAL_NUMBER, "DeviceSerialNumber", maker.serial),
         (tags::SOFTWARE_VERSIONS, "SoftwareVersions", maker.software),
     ] {
-        put_text(object, tag, name, found)?;
+        put_name(object, tag, name, found)?;
     }
     if text(header, tags::MANUFACTURER).is_some_and(|found| !found.is_empty()) {
         let mut scanner = InMemDicomObject::new_empty();

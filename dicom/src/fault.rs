@@ -6,8 +6,8 @@ pub enum MakeFault {
     /// The header lacks what no object can do without.
     #[error("no {0} in the source: expected a header of an image of the series")]
     Missing(&'static str),
-    /// A text that its element cannot hold.
-    #[error("{name} has {found} characters or a backslash: expected at most {most} without; shorten it")]
+    /// A text that is missing or that its element cannot hold.
+    #[error("{name} has {found} characters, or a backslash: expected some, at most {most}, and none a backslash")]
     Text {
         /// Keyword.
         name: &'static str,

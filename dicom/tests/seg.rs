@@ -316,4 +316,7 @@ fn what_cannot_be_said_is_refused() {
     let long = "x".repeat(65);
     let text = segmentation(&series.header, &series.slices(), &LabelMap::heart(), &maker(), &long, Form::Binary);
     assert_eq!(text.unwrap_err(), MakeFault::Text { name: "ContentDescription", found: 65, most: 64 });
+    let nobody = dicom::Maker { serial: "", ..maker() };
+    let text = segmentation(&series.header, &series.slices(), &LabelMap::heart(), &nobody, "", Form::Binary);
+    assert_eq!(text.unwrap_err(), MakeFault::Text { name: "DeviceSerialNumber", found: 0, most: 64 });
 }

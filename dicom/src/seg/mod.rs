@@ -23,7 +23,7 @@ use dicom_object::{DefaultDicomObject, InMemDicomObject};
 use crate::{
     MakeFault, Plane,
     dataset::{Code, MOST, of, put, put_item, put_items, put_pixels, texts},
-    derived::{Maker, Source, finish, needed, put_lossy, put_references, put_text, start, uid},
+    derived::{Maker, Source, finish, needed, put_lossy, put_name, put_references, put_text, start, uid},
     image::text,
 };
 use codes::{BACKGROUND, Organ, PRIVATE, STRUCTURE};
@@ -37,7 +37,8 @@ const FAMILY: Code = Code { value: "123110", scheme: "DCM", meaning: "Artificial
 pub enum Form {
     /// One bit per pixel and organ (SOP class Segmentation, type `BINARY`): read by every viewer that reads segmentations.
     Binary,
-    /// One byte per pixel (SOP class Label Map Segmentation of 2024): smaller with many organs, and not yet widely read.
+    /// One byte per pixel (SOP class Label Map Segmentation of 2024): smaller from nine organs per slice on, and not
+    /// yet widely read.
     LabelMap,
 }
 
@@ -211,9 +212,9 @@ fn segments(object: &mut InMemDicomObject, labels: &LabelMap, maker: &Maker, for
 
 fn segment(number: u8, label: &Label, maker: &Maker) -> Result<InMemDicomObject, MakeFault> {
     let mut item = of(tags::SEGMENT_NUMBER, u16::from(number));
-    put_text(&mut item, tags::SEGMENT_LABEL, "SegmentLabel", &label.name)?;
+    put_name(&mut item, tags::SEGMENT_LABEL, "SegmentLabel", &label.name)?;
     put(&mut item, tags::SEGMENT_ALGORITHM_TYPE, "AUTOMATIC");
-    put_text(&mut item, tags::SEGMENT_ALGORITHM_NAME, "SegmentAlgorithmName", maker.algorithm)?;
+    put_name(&mut item, tags::SEGMENT_ALGORITHM_NAME, "SegmentAlgorithmName", maker.algorithm)?;
     put(&mut item, tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE, color::cielab(label.color));
     let organ = Organ::new(&label.name);
     let [category, mut kind] = match number {
@@ -228,8 +229,8 @@ fn segment(number: u8, label: &Label, maker: &Maker) -> Result<InMemDicomObject,
     if number != 0 {
         let mut algorithm = InMemDicomObject::new_empty();
         put_item(&mut algorithm, tags::ALGORITHM_FAMILY_CODE_SEQUENCE, FAMILY.item());
-        put_text(&mut algorithm, tags::ALGORITHM_NAME, "AlgorithmName", maker.algorithm)?;
-        put_text(&mut algorithm, tags::ALGORITHM_VERSION, "AlgorithmVersion", maker.version)?;
+        put_name(&mut algorithm, tags::ALGORITHM_NAME, "AlgorithmName", maker.algorithm)?;
+        put_name(&mut algorithm, tags::ALGORITHM_VERSION, "AlgorithmVersion", maker.version)?;
         put_item(&mut item, tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE, algorithm);
     }
     Ok(item)
