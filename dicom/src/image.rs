@@ -249,7 +249,8 @@ fn check(plane: &Plane) -> Result<(), Fault> {
     Ok(())
 }
 
-fn items(object: &InMemDicomObject, tag: Tag) -> Option<&[InMemDicomObject]> {
+/// Items of a sequence.
+pub fn items(object: &InMemDicomObject, tag: Tag) -> Option<&[InMemDicomObject]> {
     object.element_opt(tag).ok().flatten().and_then(|element| element.items())
 }
 

@@ -1,17 +1,28 @@
-//! CT and MR images from DICOM, for whoever reads them: the trainer's import and the receiver beside the scanner.
+//! CT and MR images from DICOM, for whoever reads them: the trainer's import and the receiver beside the scanner. And what
+//! Gantry makes of them, as DICOM again: a [`segmentation`], a [`capture`] of pictures.
 //!
 //! An [`Image`] is one instance: its identity, and its frames as the scanner stored them with their rescale and their place in
 //! the patient. Nothing is guessed: an instance without a place, a localizer, colour, or another kind of object is refused with
 //! what was found and what was expected. [`stack`] puts frames in order and refuses those that are no stack.
 
+mod capture;
+mod dataset;
+mod derived;
+mod fault;
 mod image;
 mod orientation;
 mod pixels;
+mod seg;
 pub mod stack;
 
+pub use capture::{Capture, capture};
+pub use derived::{Maker, Source, write};
+pub use dicom_core::value::{DicomDate, DicomTime};
+pub use fault::MakeFault;
 pub use image::{Frame, Identity, Image, Plane, series};
 pub use orientation::Orientation;
 pub use pixels::{Stored, stored};
+pub use seg::{Form, Slice, segmentation};
 
 /// What is wrong with an instance or a stack.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
