@@ -1,0 +1,1 @@
+//! A sender of C-STORE and C-ECHO.

@@ -1,0 +1,1 @@
+//! A receiver of C-STORE and C-ECHO.
