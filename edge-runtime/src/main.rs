@@ -5,12 +5,20 @@ mod cli;
 use std::{
     io::{self, StdoutLock, Write},
     process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use clap::Parser;
-use cli::{BenchArgs, Cli, Command, InspectArgs, ModelArgs, run, tables};
-use edge_runtime::{Code, EdgeError, Engine, Model, bench, inspect, profile, selftest};
+use cli::{BenchArgs, Cli, Command, InspectArgs, ModelArgs, ServeArgs, run, tables};
+use edge_runtime::{
+    Code, EdgeError, Engine, Model, bench, inspect, profile, selftest,
+    serve::{Config, Service, config::Source},
+};
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
 
 /// Bad input, in all of Gantry's programs; clap uses it for bad arguments too.
 const REFUSED: u8 = 2;
@@ -27,8 +35,9 @@ fn main() -> ExitCode {
         Command::FirstSlice(args) => {
             bench::first_slice(&args.model, &args.engine.options(), args.modality, args.slices).map(|()| true)
         }
-        Command::Codes => {
-            show(tables::codes);
+        Command::Serve(args) => serve(&args),
+        Command::Codes(args) => {
+            show(if args.markdown { tables::codes_markdown } else { tables::codes });
             Ok(true)
         }
     };
@@ -132,6 +141,36 @@ fn self_test(args: &ModelArgs) -> Result<bool, EdgeError> {
     }
     // Last, so that the digests are seen whatever they are.
     Ok(answers.iter().all(|answer| answer.pass().unwrap_or(!model.is_int8())))
+}
+
+/// Serves until SIGTERM or Ctrl-C; the second one ends at once.
+fn serve(args: &ServeArgs) -> Result<bool, EdgeError> {
+    let mut config = Config::read(&args.config)?;
+    if let Some(path) = &args.replay {
+        config.sources = vec![Source::Replay { path: path.clone(), rate: args.rate, times: args.times }];
+    }
+    if args.check {
+        show(|out| out.write_all(config.resolved().as_bytes()));
+        return Ok(true);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        let registered = flag::register_conditional_shutdown(signal, 1, stop.clone())
+            .and_then(|_| flag::register(signal, stop.clone()));
+        registered.map_err(|error| EdgeError::Usage(format!("signals cannot be caught: {error}")))?;
+    }
+    let service = Service::open(config, &args.config)?;
+    for warning in &service.warnings {
+        eprintln!("warning: {warning}");
+    }
+    eprintln!("serving {}", service.addresses().join(", "));
+    let snapshot = service.run(&stop)?;
+    if args.json {
+        show_json(&snapshot);
+    } else {
+        show(|out| tables::service(out, &snapshot));
+    }
+    Ok(true)
 }
 
 fn bench_model(args: &BenchArgs) -> Result<bool, EdgeError> {

@@ -12,7 +12,7 @@ use chrono::{Datelike, Local, Timelike};
 use contract::{LabelMap, Modality};
 use dicom::{Capture, DicomDate, DicomTime, Maker, stack::Stack};
 use dicom_object::{DefaultDicomObject, InMemDicomObject};
-use dimse::queue::Queue;
+use super::dimse::queue::Queue;
 use serde::Serialize;
 use volume::overlay::{Picture, Window};
 
@@ -385,7 +385,7 @@ fn nifti(finished: &Finished, folder: &Path, stem: &str) -> Result<Vec<String>, 
     Ok(vec![path.display().to_string()])
 }
 
-const fn z(slice: &Labelled) -> Option<usize> {
+fn z(slice: &Labelled) -> Option<usize> {
     match slice.ticket.origin {
         Origin::Nifti { z, .. } => Some(z),
         Origin::Dicom { .. } => None,
