@@ -12,7 +12,7 @@ use clap::Parser;
 use cli::{BenchArgs, Cli, Command, InspectArgs, ModelArgs, ServeArgs, run, tables};
 use edge_runtime::{
     Code, EdgeError, Engine, Model, bench, inspect, profile, selftest,
-    serve::{Config, Service, config::Source},
+    serve::{self, Config, Service, config::Source},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::{
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Command::FirstSlice(args) => {
             bench::first_slice(&args.model, &args.engine.options(), args.modality, args.slices).map(|()| true)
         }
-        Command::Serve(args) => serve(&args),
+        Command::Serve(args) => serve_slices(&args),
         Command::Codes(args) => {
             show(if args.markdown { tables::codes_markdown } else { tables::codes });
             Ok(true)
@@ -144,7 +144,7 @@ fn self_test(args: &ModelArgs) -> Result<bool, EdgeError> {
 }
 
 /// Serves until SIGTERM or Ctrl-C; the second one ends at once.
-fn serve(args: &ServeArgs) -> Result<bool, EdgeError> {
+fn serve_slices(args: &ServeArgs) -> Result<bool, EdgeError> {
     let mut config = Config::read(&args.config)?;
     if let Some(path) = &args.replay {
         config.sources = vec![Source::Replay { path: path.clone(), rate: args.rate, times: args.times }];
@@ -159,6 +159,7 @@ fn serve(args: &ServeArgs) -> Result<bool, EdgeError> {
             .and_then(|_| flag::register(signal, stop.clone()));
         registered.map_err(|error| EdgeError::Usage(format!("signals cannot be caught: {error}")))?;
     }
+    end_on_panic();
     let service = Service::open(config, &args.config)?;
     for warning in &service.warnings {
         eprintln!("warning: {warning}");
@@ -171,6 +172,18 @@ fn serve(args: &ServeArgs) -> Result<bool, EdgeError> {
         show(|out| tables::service(out, &snapshot));
     }
     Ok(true)
+}
+
+/// Ends the program where one of the service's own threads panics: what was acknowledged is on disk, and a supervisor starts
+/// it again. A panic in a decoder costs only its instance.
+fn end_on_panic() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        if std::thread::current().name().is_some_and(|name| name.starts_with(serve::THREADS)) {
+            std::process::abort();
+        }
+    }));
 }
 
 fn bench_model(args: &BenchArgs) -> Result<bool, EdgeError> {

@@ -556,3 +556,70 @@ fn title(key: &str, title: &str) -> Result<(), String> {
         false => Err(format!("{key} = '{title}': expected 1 to 16 characters of ASCII without backslash")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../gantry.toml");
+
+    fn read(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gantry.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path).map_err(|error| error.to_string())
+    }
+
+    /// Every commented line with a key is uncommented, one default or example after the other.
+    #[test]
+    fn the_example_is_in_force_and_its_comments_tell_the_defaults() {
+        let example = read(EXAMPLE).unwrap();
+        let key = |line: &str| line.strip_prefix("# ").is_some_and(|rest| rest.split(' ').nth(1) == Some("="));
+        let told: String = EXAMPLE
+            .lines()
+            .take_while(|line| !line.starts_with("# ----"))
+            .map(|line| if key(line) && !line.contains("not used") { &line[2..] } else { line })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let mut told: Config = toml::from_str(&told).unwrap();
+        assert_eq!(told.engine.kernel.take().as_deref(), Some("avx512vnni"), "the one without a default");
+        assert_eq!((told.engine, told.slices, told.series), (example.engine, example.slices, example.series));
+    }
+
+    #[test]
+    fn every_source_sink_and_destination_of_the_example_is_right() {
+        let (_, lists) = EXAMPLE.split_once("# ----").unwrap();
+        let uncommented = lists.lines().map(|line| {
+            let rest = line.strip_prefix("# ").unwrap_or(line);
+            let key = rest.starts_with("[[") || rest.split(' ').nth(1) == Some("=");
+            if key { rest } else { "" }
+        });
+        let text = format!("model = \"m\"\nstate = \"s\"\n{}", uncommented.collect::<Vec<_>>().join("\n"));
+        let config = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!((config.sources.len(), config.sinks.len(), config.destinations.len()), (3, 5, 1));
+        let again: Config = toml::from_str(&config.resolved()).unwrap();
+        assert_eq!(again, config, "what --check prints can be used");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_key() {
+        let base = "model = \"m\"\nstate = \"s\"\n[[source]]\nkind = \"replay\"\npath = \"r\"\n[[sink]]\nkind = \"lines\"\npath = \"-\"\n";
+        read(base).unwrap();
+        for (added, words) in [
+            ("[slices]\ndeadlin_ms = 3", "deadlin_ms"),
+            ("[slices]\nframes = 1", "slices.frames = 1: expected 2 to 16"),
+            ("[slices.sched]\npriority = 3", "slices.sched.priority"),
+            ("[slices.sched]\npolicy = \"fifo\"", "slices.sched.priority = 0: expected 1 to 99"),
+            ("[[sink]]\nkind = \"seg\"", "expected folder or send_to"),
+            ("[[sink]]\nkind = \"seg\"\nsend_to = [\"away\"]", "names 'away'"),
+            ("[[source]]\nkind = \"replay\"\npath = \"r\"\nrate = \"20\"", "expected slices per second like 20/s"),
+            ("[[source]]\nkind = \"scp\"\nlisten = \"0.0.0.0:1\"\nae_title = \"much too long a title\"", "source.ae_title"),
+            ("[[destination]]\nname = \"../x\"\naddress = \"a:1\"\nae_title = \"A\"", "destination.name"),
+            ("[[source]]\nkind = \"pigeon\"", "pigeon"),
+        ] {
+            let error = read(&format!("{base}{added}\n")).unwrap_err();
+            assert!(error.contains(words), "{added}: {error}");
+        }
+        assert!(read("model = \"m\"\nstate = \"s\"\n").unwrap_err().contains("at least one"));
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -110,7 +111,7 @@ impl Desk {
         arrival: &Arrival,
         wait: bool,
     ) -> Result<Option<Arc<Waiter>>, Refusal> {
-        let image = Image::new(&object)?;
+        let image = decode(&object)?;
         let identity = Arc::new(Identity::new(&object)?);
         self.serves(image.modality)?;
         let orient = |frame: &Frame| -> Result<_, Refusal> {
@@ -308,4 +309,11 @@ fn header(object: DefaultDicomObject) -> dicom_object::InMemDicomObject {
         header.remove_element(tag);
     }
     header
+}
+
+/// Reads an instance. Decoders are other people's, and some panic on pixels that nobody made on purpose.
+fn decode(object: &DefaultDicomObject) -> Result<Image, Refusal> {
+    let image = panic::catch_unwind(AssertUnwindSafe(|| Image::new(object)));
+    let panicked = |_| Refusal::new(Code::DicomUnreadable, "the decoder gave up in disorder (see the log)");
+    Ok(image.map_err(panicked)??)
 }

@@ -203,3 +203,97 @@ impl Intakes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use volume::Geometry;
+
+    use super::*;
+    use crate::serve::{
+        rings::Ring,
+        ticket::{Origin, Ticket},
+    };
+
+    const PLANE: Plane = Plane { height: 1, width: 2, row_mm: 1., column_mm: 1. };
+
+    fn slice(z: usize) -> Item {
+        let geometry = Arc::new(Geometry::from_codes("LPS", [2, 1, 9], [1.; 3]).unwrap());
+        let origin = Origin::Nifti { path: Arc::default(), geometry, z };
+        let ticket = Ticket {
+            source: 1,
+            series: "s".into(),
+            modality: Modality::Ct,
+            plane: PLANE,
+            origin,
+            kept: None,
+            waiter: None,
+        };
+        let now = Instant::now();
+        let slice = Slice { ticket: Arc::new(ticket), raw: vec![z as i16; 2], begun: now, received: now, decoded: now };
+        Item::Slice(Box::new(slice))
+    }
+
+    fn z(ticket: &Ticket) -> usize {
+        let Origin::Nifti { z, .. } = ticket.origin else { panic!("another slice") };
+        z
+    }
+
+    /// Two frames that nobody gives back, room for two more slices, and seven slices: the oldest of those that wait go.
+    #[test]
+    fn the_oldest_waiting_slices_are_dropped_and_a_sources_end_is_told_after_its_slices() {
+        let (mut free, mut raw) = (Ring::new(), Ring::new());
+        let ((mut free_in, free_out), (raw_in, mut raw_out)) = (free.split(), raw.split());
+        (0..2).for_each(|_| put(&mut free_in, Box::new(Frame::new(2, 1, 1))));
+        let (to_dispatch, inbox) = mpsc::sync_channel(16);
+        let (to_collector, events) = mpsc::channel();
+        let (bell, next, collector, ending) = (Bell::default(), Bell::default(), Bell::default(), AtomicBool::new(false));
+        let dispatch = Dispatch {
+            inbox,
+            free: free_out,
+            raw: raw_in,
+            events: to_collector,
+            bell: &bell,
+            next: &next,
+            collector: &collector,
+            ending: &ending,
+            intakes: Intakes::new(Intensity::default(), Grid { height: 1, width: 1, spacing_mm: 1. }),
+            backlog: 2,
+        };
+        let (mut segmented, mut told) = (vec![], vec![]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| dispatch.run());
+            // Two find frames at once.
+            (0..2).for_each(|z| to_dispatch.send(slice(z)).unwrap());
+            bell.ring();
+            while raw_out.len() < 2 {
+                std::thread::yield_now();
+            }
+            (2..7).for_each(|z| to_dispatch.send(slice(z)).unwrap());
+            to_dispatch.send(Item::Closed(1)).unwrap();
+            to_dispatch.send(Item::End).unwrap();
+            bell.ring();
+            let dropped: Vec<usize> = events
+                .iter()
+                .take(3)
+                .map(|event| match event {
+                    Event::Lost(ticket, Fate::Overflow, _) => z(&ticket),
+                    _ => panic!("the end of the source before its slices"),
+                })
+                .collect();
+            assert_eq!(dropped, [2, 3, 4]);
+            while segmented.len() < 4 {
+                let Some(mut frame) = raw_out.dequeue() else { continue };
+                segmented.push(z(&frame.ticket.take().unwrap()));
+                assert_eq!(frame.raw, [*segmented.last().unwrap() as i16; 2]);
+                put(&mut free_in, frame);
+                bell.ring();
+            }
+            told.extend(events.iter());
+        });
+        assert_eq!(segmented, [0, 1, 5, 6]);
+        assert!(matches!(told[..], [Event::Closed { source: 1, after: 4 }]));
+        assert!(ending.load(Ordering::Acquire));
+    }
+}

@@ -62,6 +62,9 @@ use sources::{Reception, folder, replay, scp};
 use spool::Spool;
 use writer::{Network, Writer};
 
+/// Names of the service's own threads begin with this. A panic in one of them would leave the others waiting: the program
+/// should end then, and start again.
+pub const THREADS: &str = "gantry-";
 /// How often the service looks whether it should end.
 const LOOK: Duration = Duration::from_millis(20);
 /// Jobs that wait for the writer.
@@ -202,7 +205,7 @@ impl Service {
         let pages = Pages { metrics: &metrics, desk: &desk, pulse: &pulse, plan: &plan, ended: &ended };
 
         thread::scope(|scope| {
-            let looping = scope.spawn(|| {
+            let looping = spawn(scope, "loop", || {
                 if let Err(words) = sched::apply(config.slices.sched) {
                     lines.write("warning", &BTreeMap::from([("reason", &words)]));
                     eprintln!("warning: slices.sched: {words}");
@@ -222,11 +225,11 @@ impl Service {
                 loop_ended.store(true, Ordering::Release);
                 collecting.ring();
             });
-            scope.spawn(|| dispatch.run());
-            let collecting = scope.spawn(|| collector.run());
-            let writing = scope.spawn(|| writer.run());
+            spawn(scope, "dispatch", || dispatch.run());
+            let collecting = spawn(scope, "collect", || collector.run());
+            let writing = spawn(scope, "write", || writer.run());
             if let Some(http) = &http {
-                scope.spawn(|| pages.serve(http));
+                spawn(scope, "http", || pages.serve(http));
             }
 
             let damaged = config.state.join("damaged");
@@ -262,6 +265,17 @@ impl Service {
         queues.into_values().for_each(Queue::stop);
         Ok(metrics.snapshot())
     }
+}
+
+/// Starts a thread with a name that `top -H` shows, and that tells our own threads from those that run other people's
+/// decoders.
+fn spawn<'scope, 'env>(
+    scope: &'scope thread::Scope<'scope, 'env>,
+    name: &str,
+    work: impl FnOnce() + Send + 'scope,
+) -> thread::ScopedJoinHandle<'scope, ()> {
+    let builder = thread::Builder::new().name(format!("{THREADS}{name}"));
+    builder.spawn_scoped(scope, work).expect("the system starts a thread")
 }
 
 /// A thread's panic is a fault of ours: it goes on in the thread that waits.
