@@ -15,6 +15,7 @@ pub mod segment;
 pub mod selftest;
 pub mod serve;
 mod slices;
+pub mod sustained;
 mod tiles;
 pub mod timing;
 mod window;

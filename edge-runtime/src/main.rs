@@ -6,6 +6,7 @@ use std::{
     io::{self, StdoutLock, Write},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use clap::Parser;
@@ -13,6 +14,7 @@ use cli::{BenchArgs, Cli, Command, InspectArgs, ModelArgs, ServeArgs, run, table
 use edge_runtime::{
     Code, EdgeError, Engine, Model, bench, inspect, profile, selftest,
     serve::{self, Config, Service, config::Source},
+    sustained,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::{
@@ -186,7 +188,29 @@ fn end_on_panic() {
     }));
 }
 
+fn bench_sustained(args: &BenchArgs, length: Duration) -> Result<bool, EdgeError> {
+    const PARTS: usize = 1000;
+    let bar = progress_bar(PARTS, "steady load");
+    let report = sustained::run(&args.model, &args.engine.options(), length, |part| {
+        bar.set_position((part * PARTS as f64) as u64);
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    if let Some(path) = &args.curve {
+        std::fs::write(path, report.svg()).map_err(|source| EdgeError::Output { path: path.clone(), source })?;
+    }
+    if args.json {
+        show_json(&report)
+    } else {
+        show(|out| tables::sustained(out, &report))
+    }
+    Ok(true)
+}
+
 fn bench_model(args: &BenchArgs) -> Result<bool, EdgeError> {
+    if let Some(length) = args.sustained {
+        return bench_sustained(args, length);
+    }
     let bar = progress_bar(args.runs, "slices per modality");
     let program = std::env::current_exe().ok();
     let report = bench::run(&args.model, &args.engine.options(), args.runs, program.as_deref(), |round| {

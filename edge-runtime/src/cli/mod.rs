@@ -4,7 +4,7 @@ mod jobs;
 pub mod run;
 pub mod tables;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use contract::{Modality, tiles::Tiling};
@@ -38,6 +38,10 @@ Examples:
     gantry-edge selftest --model model.onnx
   Latency per modality:
     gantry-edge bench --model model.onnx --runs 200
+  Does it stay so when the device grows warm?
+    gantry-edge bench --model model.onnx --sustained 30m --curve curve.svg
+  Beside a scanner:
+    gantry-edge serve --config gantry.toml
 
 Exit codes: 0 done, 2 refused (each refusal names a stable code; gantry-edge codes lists them).";
 
@@ -278,9 +282,29 @@ pub struct BenchArgs {
     /// Slices per modality
     #[arg(long, default_value_t = 100, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub runs: usize,
+    /// Instead: segment without a pause for so long (like 30m or 90s), and report minute by minute
+    #[arg(long, value_parser = length, value_name = "TIME")]
+    pub sustained: Option<Duration>,
+    /// Also draw the minutes (SVG)
+    #[arg(long, value_name = "SVG", requires = "sustained")]
+    pub curve: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// A length of time.
+fn length(text: &str) -> Result<Duration, String> {
+    let fault = || format!("'{text}': expected a time like 90s, 30m or 2h");
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        _ => return Err(fault()),
+    };
+    let count: u64 = text[..text.len() - 1].parse().map_err(|_| fault())?;
+    let seconds = count.checked_mul(unit).filter(|seconds| (1..=604_800).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(fault)
 }
 
 /// Arguments of `first-slice`.

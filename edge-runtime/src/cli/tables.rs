@@ -15,6 +15,7 @@ use edge_runtime::{
     segment::VolumeReport,
     selftest::Answer,
     serve::Snapshot,
+    sustained::Sustained,
     timing::{StageSummaries, Summary},
 };
 use serde::Serialize;
@@ -263,6 +264,31 @@ pub fn service(out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
     for (what, time) in &snapshot.times {
         let Summary { p50_ms, p90_ms, p99_ms, p999_ms, max_ms } = time;
         writeln!(out, "{what:<18} {p50_ms:>9.3} {p90_ms:>9.3} {p99_ms:>9.3} {p999_ms:>9.3} {max_ms:>9.3}")?;
+    }
+    Ok(())
+}
+
+/// Steady load, minute by minute.
+pub fn sustained(out: &mut impl Write, report: &Sustained) -> io::Result<()> {
+    writeln!(out, "{} on {}, engine {}", report.name, report.cpu, report.engine)?;
+    if !report.optimised {
+        writeln!(out, "built without optimisation: times say nothing about a release build")?;
+    }
+    writeln!(out, "minute  modality  slices   p50 ms   p99 ms   max ms      MHz  hottest C")?;
+    let known = |value: Option<f64>| value.map_or_else(|| "unknown".into(), |value| format!("{value:.0}"));
+    for minute in &report.minutes {
+        let (mhz, hottest) = (known(minute.cpu_mhz), known(minute.hottest_c));
+        for times in &minute.modalities {
+            let Summary { p50_ms, p99_ms, max_ms, .. } = times.slice;
+            let (number, modality, slices) = (minute.minute, times.modality.name(), times.slices);
+            writeln!(
+                out,
+                "{number:>6}  {modality:<8} {slices:>7} {p50_ms:>8.3} {p99_ms:>8.3} {max_ms:>8.3} {mhz:>8}  {hottest:>9}"
+            )?;
+        }
+    }
+    for (modality, ratio) in report.drift() {
+        writeln!(out, "{modality}: the last minute's median is {ratio:.3} of the first one's")?;
     }
     Ok(())
 }
