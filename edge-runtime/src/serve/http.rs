@@ -8,7 +8,7 @@ use std::{
 
 use tiny_http::{Header, Method, Request, Response, Server};
 
-use super::{desk::Desk, metrics::Metrics};
+use super::{desk::Desk, metrics::Metrics, send::Queues};
 
 /// How long the server waits for a request before it looks whether the service has ended.
 const NAP: Duration = Duration::from_millis(200);
@@ -43,6 +43,8 @@ impl Pulse {
 pub struct Pages<'a> {
     /// Counts and times.
     pub metrics: &'a Metrics,
+    /// What waits to be sent.
+    pub queues: &'a Queues,
     /// How much is under way, and whether the service takes more.
     pub desk: &'a Desk,
     /// Of the loop.
@@ -75,7 +77,7 @@ impl Pages<'_> {
         let path = request.url().split('?').next().unwrap_or_default();
         let (status, kind, body) = match (request.method(), path) {
             (Method::Get | Method::Head, "/metrics") => {
-                (200, OPEN_METRICS, self.metrics.text(ready, self.desk.under_way()))
+                (200, OPEN_METRICS, self.metrics.text(ready, self.desk.under_way(), &self.queues.waiting()))
             }
             (Method::Get | Method::Head, "/healthz") if age < ALIVE => (200, TEXT, "ok\n".into()),
             (Method::Get | Method::Head, "/healthz") => {

@@ -117,7 +117,6 @@ struct Numbers {
     refusals: BTreeMap<Code, u64>,
     series: BTreeMap<&'static str, u64>,
     associations: BTreeMap<&'static str, u64>,
-    waiting: BTreeMap<String, u64>,
     sent: u64,
     steps: [[Stage; Step::ALL.len()]; 2],
 }
@@ -193,11 +192,6 @@ impl Metrics {
         self.numbers().sent += 1;
     }
 
-    /// So many objects wait for a destination.
-    pub fn waiting(&self, destination: &str, count: u64) {
-        self.numbers().waiting.insert(destination.to_owned(), count);
-    }
-
     /// Everything now.
     pub fn snapshot(&self) -> Snapshot {
         let numbers = self.numbers();
@@ -217,7 +211,7 @@ impl Metrics {
     }
 
     /// Everything now as OpenMetrics text.
-    pub fn text(&self, ready: bool, under_way: usize) -> String {
+    pub fn text(&self, ready: bool, under_way: usize, objects_waiting: &BTreeMap<String, u64>) -> String {
         let numbers = self.numbers();
         let mut registry = Registry::with_prefix("gantry");
         let gauge = |value: i64| {
@@ -246,7 +240,7 @@ impl Metrics {
         let associations = numbers.associations.iter().map(|(what, value)| one("what", what, value));
         counters(&mut registry, "associations", "Associations that began, by how they ended", associations);
         let waiting = Family::<Labels, Gauge>::default();
-        for (destination, value) in &numbers.waiting {
+        for (destination, value) in objects_waiting {
             waiting.get_or_create(&vec![("destination", destination.clone())]).set(*value as i64);
         }
         registry.register("objects_waiting", "Objects that wait for a destination", waiting);

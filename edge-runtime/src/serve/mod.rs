@@ -21,6 +21,7 @@ mod refusal;
 mod rings;
 mod runs;
 mod sched;
+mod send;
 mod series;
 mod sources;
 mod spool;
@@ -40,8 +41,6 @@ use std::{
 };
 
 use contract::net::Spatial;
-use self::dimse::queue::Queue;
-mod dimse { pub mod queue { pub struct Queue; impl Queue { pub fn push(&self, _: &[u8]) -> Result<(), String> { Ok(()) } pub fn stop(self) {} } } }
 
 pub use config::Config;
 pub use metrics::Snapshot;
@@ -58,6 +57,7 @@ use inference::Loop;
 use lines::Lines;
 use metrics::Metrics;
 use rings::{Bell, Ring, put};
+use send::Queues;
 use sources::{Reception, folder, replay, scp};
 use spool::Spool;
 use writer::{Network, Writer};
@@ -77,9 +77,9 @@ pub struct Service {
     engine: Engine,
     spool: Spool,
     left: Vec<spool::Kept>,
-    queues: BTreeMap<String, Queue>,
+    queues: Queues,
     metrics: Arc<Metrics>,
-    lines: Lines,
+    lines: Arc<Lines>,
     http: Option<tiny_http::Server>,
     receivers: Vec<scp::Receiver>,
     /// What a person should know before slices come.
@@ -111,16 +111,14 @@ impl Service {
             warnings.push(format!("{} instances of an earlier run are segmented again", left.len()));
         }
         let metrics = Arc::new(Metrics::default());
-        let mut queues = BTreeMap::new();
-        for to in &config.destinations {
-            queues.insert(to.name.clone(), scp::queue(to, &config.state, &metrics).map_err(fault)?);
-        }
         let mut lines = Lines::default();
         for sink in &config.sinks {
             if let Sink::Lines { path } = sink {
                 lines.add(path).map_err(|source| EdgeError::Output { path: path.clone(), source })?;
             }
         }
+        let lines = Arc::new(lines);
+        let queues = Queues::open(&config.destinations, &config.state, &metrics, &lines).map_err(fault)?;
         let http = config.http.map(http::listen).transpose().map_err(fault)?;
         let receivers = config.sources.iter().filter_map(|source| match source {
             Source::Scp(scp) => Some(scp::Receiver::open(scp).map_err(fault)),
@@ -202,7 +200,7 @@ impl Service {
             metrics: &metrics,
             lines: &lines,
         };
-        let pages = Pages { metrics: &metrics, desk: &desk, pulse: &pulse, plan: &plan, ended: &ended };
+        let pages = Pages { metrics: &metrics, queues: &queues, desk: &desk, pulse: &pulse, plan: &plan, ended: &ended };
 
         thread::scope(|scope| {
             let looping = spawn(scope, "loop", || {
@@ -262,7 +260,7 @@ impl Service {
             join(writing);
             ended.store(true, Ordering::Release);
         });
-        queues.into_values().for_each(Queue::stop);
+        queues.stop();
         Ok(metrics.snapshot())
     }
 }

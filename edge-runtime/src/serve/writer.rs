@@ -12,7 +12,6 @@ use chrono::{Datelike, Local, Timelike};
 use contract::{LabelMap, Modality};
 use dicom::{Capture, DicomDate, DicomTime, Maker, stack::Stack};
 use dicom_object::{DefaultDicomObject, InMemDicomObject};
-use super::dimse::queue::Queue;
 use serde::Serialize;
 use volume::overlay::{Picture, Window};
 
@@ -21,6 +20,7 @@ use super::{
     lines::Lines,
     metrics::{Metrics, Outcome, Step},
     refusal::Refusal,
+    send::Queues,
     series::{Finished, Labelled, Panel},
     ticket::{Origin, Ticket},
 };
@@ -70,7 +70,7 @@ pub struct Writer<'a> {
     /// Where results go.
     pub sinks: &'a [Sink],
     /// Destinations by name.
-    pub queues: &'a BTreeMap<String, Queue>,
+    pub queues: &'a Queues,
     /// Names and colours of organs.
     pub labels: &'a LabelMap,
     /// The network.
@@ -120,6 +120,7 @@ impl Writer<'_> {
     }
 
     fn slice(&self, job: &SliceJob) {
+        let modality = job.ticket.modality;
         for sink in self.sinks {
             let start = Instant::now();
             let result = match sink {
@@ -127,12 +128,12 @@ impl Writer<'_> {
                 Sink::Seg { folder, send_to, form, per_slice: true } => {
                     self.slice_segmentation(job, *form).and_then(|object| {
                         let name = format!("{}.slice.dcm", file_name(&job.ticket.name()));
-                        self.deliver(&object, folder.as_deref(), &name, send_to)
+                        self.deliver(&object, modality, folder.as_deref(), &name, send_to)
                     })
                 }
                 _ => continue,
             };
-            self.metrics.time(job.ticket.modality, Step::Encode, start.elapsed());
+            self.metrics.time(modality, Step::Encode, start.elapsed());
             if let Err(refusal) = result {
                 self.metrics.refusal(refusal.code);
                 let failure = FailureLine { code: refusal.code.name(), reason: refusal.reason };
@@ -198,10 +199,10 @@ impl Writer<'_> {
         match sink {
             Sink::Seg { folder, send_to, form, .. } => {
                 let object = self.segmentation(finished, *form)?;
-                self.deliver(&object, folder.as_deref(), &format!("{stem}.seg.dcm"), send_to)
+                self.deliver(&object, modality, folder.as_deref(), &format!("{stem}.seg.dcm"), send_to)
             }
             Sink::Capture { folder, send_to } => match self.capture(finished, modality)? {
-                Some(object) => self.deliver(&object, folder.as_deref(), &format!("{stem}.capture.dcm"), send_to),
+                Some(object) => self.deliver(&object, modality, folder.as_deref(), &format!("{stem}.capture.dcm"), send_to),
                 None => Ok(vec![]),
             },
             Sink::Nifti { folder } => nifti(finished, folder, &stem),
@@ -314,6 +315,7 @@ impl Writer<'_> {
     fn deliver(
         &self,
         object: &DefaultDicomObject,
+        modality: Modality,
         folder: Option<&Path>,
         name: &str,
         send_to: &[String],
@@ -331,10 +333,8 @@ impl Writer<'_> {
         let mut bytes = vec![];
         object.write_all(&mut bytes).map_err(|error| Refusal::new(Code::Output, error))?;
         for destination in send_to {
-            if let Some(queue) = self.queues.get(destination) {
-                queue.push(&bytes).map_err(|error| Refusal::new(Code::SendQueue, format!("{destination}: {error}")))?;
-                wrote.push(format!("queue of {destination}"));
-            }
+            self.queues.push(destination, modality, &bytes)?;
+            wrote.push(format!("queue of {destination}"));
         }
         Ok(wrote)
     }
