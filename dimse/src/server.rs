@@ -1,1 +1,0 @@
-//! A receiver of C-STORE and C-ECHO.
