@@ -5,9 +5,9 @@ use std::path::Path;
 use contract::Modality;
 use dicom_core::dictionary::UidDictionary;
 use dicom_dictionary_std::{StandardSopClassDictionary, tags, uids};
-use dicom_object::{DefaultDicomObject, InMemDicomObject, Tag, open_file};
+use dicom_object::{DefaultDicomObject, InMemDicomObject, Tag};
 
-use crate::{Fault, pixels};
+use crate::{Fault, pixels, read};
 
 /// Kinds of object that hold slices of CT and MR.
 const KINDS: [(&str, Modality); 6] = [
@@ -125,7 +125,7 @@ impl Image {
     /// # Errors
     /// See [`Image::new`]; and [`Fault::Unreadable`] where the file is no DICOM.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        Self::new(&open_file(path).map_err(|error| Fault::unreadable(&error))?)
+        Self::new(&read::open(path)?)
     }
 
     /// Reads an instance.

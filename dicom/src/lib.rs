@@ -12,6 +12,7 @@ mod fault;
 mod image;
 mod orientation;
 mod pixels;
+mod read;
 mod seg;
 pub mod stack;
 
@@ -22,6 +23,7 @@ pub use fault::MakeFault;
 pub use image::{Frame, Identity, Image, Plane, series};
 pub use orientation::Orientation;
 pub use pixels::{Stored, stored};
+pub use read::{data_set, open, read};
 pub use seg::{Form, Slice, segmentation};
 
 /// What is wrong with an instance or a stack.

@@ -6,8 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dicom::{Fault, Image, stored};
-use dicom_object::open_file;
+use dicom::{Fault, Image, open, stored};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -35,7 +34,7 @@ fn pixels_are_those_that_other_decoders_find() {
         if !ours || facts["pix_sha256"].is_null() {
             continue;
         }
-        let object = open_file(root.join(name)).unwrap();
+        let object = open(&root.join(name)).unwrap();
         if NOT_DECODED.contains(&syntax) {
             assert!(matches!(stored(&object), Err(Fault::Unreadable(_))), "{name}");
             continue;
@@ -95,4 +94,29 @@ fn what_is_no_slice_is_refused_by_name() {
             );
         }
     }
+}
+
+/// Files that break readers: each is read or refused, at once and without memory for what is not there.
+#[test]
+fn malformed_files_are_read_or_refused() {
+    let Some(root) = test_data() else { return };
+    let mut folders = vec![root.parent().unwrap().join("malformed/dicom")];
+    let mut refused = vec![];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            if let Err(fault) = Image::open(&path) {
+                assert!(!fault.to_string().is_empty());
+                refused.push(path.file_name().unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+    assert!(files > 20, "{files} files");
+    assert!(refused.iter().any(|name| name == "UN_sequence.dcm"), "it has no pixels: {refused:?}");
 }

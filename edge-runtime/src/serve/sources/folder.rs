@@ -11,7 +11,7 @@ use std::{
 
 use contract::Modality;
 
-use super::{Reception, files, open};
+use super::{Reception, files};
 use crate::{
     Code,
     serve::{config::After, desk::Arrival, refusal::Refusal, spool::Kept},
@@ -91,7 +91,7 @@ fn take(reception: Reception<'_>, source: u64, path: PathBuf, nifti_modality: Op
     let nifti = [".nii", ".nii.gz"].iter().any(|end| name.ends_with(end));
     if !nifti {
         // Refusals are counted and reported there; the file stays.
-        let _ = reception.instance("folder", &name, open(&path), &arrival, false);
+        let _ = reception.instance("folder", &name, dicom::open(&path), &arrival, false);
         return;
     }
     reception.metrics.received();

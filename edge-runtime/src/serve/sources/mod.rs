@@ -12,7 +12,7 @@ use std::{
 };
 
 use dicom::Fault;
-use dicom_object::{DefaultDicomObject, OpenFileOptions};
+use dicom_object::DefaultDicomObject;
 use serde::Serialize;
 
 use super::{
@@ -90,7 +90,7 @@ impl Reception<'_> {
             let kept = Arc::new(kept);
             let arrival = Arrival { source, begun: now, received: now, kept: Some(kept), patient: true };
             let name = path.display().to_string();
-            let Err(refusal) = self.instance("state", &name, open(&path), &arrival, false) else { continue };
+            let Err(refusal) = self.instance("state", &name, dicom::open(&path), &arrival, false) else { continue };
             if refusal.code == Code::Stopping {
                 return;
             }
@@ -104,11 +104,6 @@ impl Reception<'_> {
             self.refused("state", &name, &Refusal::new(Code::StateDamaged, words));
         }
     }
-}
-
-/// Reads a DICOM file.
-pub fn open(path: &Path) -> Result<DefaultDicomObject, Fault> {
-    OpenFileOptions::new().open_file(path).map_err(|error| Fault::unreadable(&error))
 }
 
 /// Files below a folder by name, without hidden ones and those that are being written.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Reception, files, open};
+use super::{Reception, files};
 use crate::{
     Code,
     serve::{config::Rate, desk::Arrival, refusal::Refusal},
@@ -35,7 +35,7 @@ pub fn play(reception: Reception<'_>, folder: &Path, rate: Rate, times: usize) {
                 return;
             }
             let begun = Instant::now();
-            let object = open(path);
+            let object = dicom::open(path);
             let received = Instant::now();
             let arrival = Arrival { source, begun, received, kept: None, patient: rate.0.is_none() };
             // Refusals are counted and reported there.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Read},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -13,7 +12,7 @@ use std::{
 };
 
 use dicom::Fault;
-use dicom_object::{DefaultDicomObject, FileMetaTableBuilder, OpenFileOptions};
+use dicom_object::FileMetaTableBuilder;
 use dimse::{
     server::{Config, End, Handler, Instance, Peer, Server, Status},
     tls::Files,
@@ -181,7 +180,7 @@ impl Desks<'_> {
         let patient = self.spool.is_none();
         let source = self.sources().get(&peer.id).copied().unwrap_or_default();
         let arrival = Arrival { source, begun, received, kept: kept.clone(), patient };
-        let object = parse(&head, &instance.data);
+        let object = dicom::data_set(&instance.data, meta);
         let handed = self.reception.instance(&self.title, &instance.sop_instance, object, &arrival, patient);
         match (handed, kept) {
             (Ok(Some(waiter)), _) if !waiter.wait(PATIENCE) => {
@@ -197,11 +196,6 @@ impl Desks<'_> {
             (Err(refusal), None) => Err(refusal),
         }
     }
-}
-
-fn parse(head: &[u8], data: &[u8]) -> Result<DefaultDicomObject, Fault> {
-    let whole = head.chain(data);
-    OpenFileOptions::new().from_reader(io::BufReader::new(whole)).map_err(|error| Fault::unreadable(&error))
 }
 
 const fn status(code: Code) -> u16 {
