@@ -245,8 +245,27 @@ impl Sieve<'_> {
         let long = !matches!(
             vr,
             Some(
-                VR::AE | VR::AS | VR::AT | VR::CS | VR::DA | VR::DS | VR::DT | VR::FD | VR::FL | VR::IS | VR::LO | VR::LT
-                    | VR::PN | VR::SH | VR::SL | VR::SS | VR::ST | VR::TM | VR::UI | VR::UL | VR::US
+                VR::AE
+                    | VR::AS
+                    | VR::AT
+                    | VR::CS
+                    | VR::DA
+                    | VR::DS
+                    | VR::DT
+                    | VR::FD
+                    | VR::FL
+                    | VR::IS
+                    | VR::LO
+                    | VR::LT
+                    | VR::PN
+                    | VR::SH
+                    | VR::SL
+                    | VR::SS
+                    | VR::ST
+                    | VR::TM
+                    | VR::UI
+                    | VR::UL
+                    | VR::US
             )
         );
         if long {
@@ -279,7 +298,11 @@ impl Sieve<'_> {
     }
 
     fn inside(&self, tag: Tag, next: usize, end: usize) -> Result<usize, Fault> {
-        let over = || Fault::Unreadable(format!("{tag} goes on to byte {next}: expected an end by byte {end}; it is cut or damaged"));
+        let over = || {
+            Fault::Unreadable(format!(
+                "{tag} goes on to byte {next}: expected an end by byte {end}; it is cut or damaged"
+            ))
+        };
         (next <= end).then_some(next).ok_or_else(over)
     }
 }
@@ -318,7 +341,8 @@ mod tests {
         let whole = [element.clone(), unknown.clone(), element.clone()].concat();
         assert_eq!(sieved(&whole).unwrap(), [element.clone(), element].concat());
         // Within an item that tells its length, the length would be wrong.
-        let told = long(0x0008_1199, b"SQ", unknown.len() as u32 + 8, &item(0xfffe_e000, unknown.len() as u32, &unknown));
+        let told =
+            long(0x0008_1199, b"SQ", unknown.len() as u32 + 8, &item(0xfffe_e000, unknown.len() as u32, &unknown));
         assert!(sieved(&told).unwrap_err().contains("one that tells its length"));
     }
 

@@ -348,7 +348,8 @@ fn connect(target: &Target) -> Result<Wire, Error> {
                 let timed = Timed::new(socket, Arc::new(AtomicBool::new(false))).map_err(|error| fault(&error))?;
                 let Some(tls) = &target.tls else { return Ok(Wire::Plain(timed)) };
                 let host = target.address.rsplit_once(':').map_or(target.address.as_str(), |(host, _)| host);
-                let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| fault(&error))?;
+                let name =
+                    ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| fault(&error))?;
                 let connection = ClientConnection::new(tls.clone(), name).map_err(|error| fault(&error))?;
                 return Ok(Wire::Client(Box::new(StreamOwned::new(connection, timed))));
             }

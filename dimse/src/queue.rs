@@ -43,7 +43,9 @@ pub enum Event {
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     /// Too much waits.
-    #[error("{waiting} bytes wait and {more} more do not fit: at most {max} are allowed; see why the destination is away")]
+    #[error(
+        "{waiting} bytes wait and {more} more do not fit: at most {max} are allowed; see why the destination is away"
+    )]
     Full {
         /// Bytes that wait.
         waiting: u64,

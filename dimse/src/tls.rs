@@ -50,7 +50,9 @@ impl Files {
     /// The file and what is wrong with it.
     pub fn client(&self) -> Result<Arc<ClientConfig>, String> {
         let Some(authorities) = &self.authorities else {
-            return Err("tls.authorities: expected a PEM file with the authorities of the destination's certificate".into());
+            return Err(
+                "tls.authorities: expected a PEM file with the authorities of the destination's certificate".into()
+            );
         };
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;

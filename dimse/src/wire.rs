@@ -127,7 +127,10 @@ impl Wire {
         let length = u32::from_be_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]) as usize;
         let limit = if matches!(bytes[0], 1 | 2) { MAX_ASSOCIATE_BYTES } else { most as usize };
         if !(1..=7).contains(&bytes[0]) || length > limit {
-            let found = format!("a PDU of type {:#04x} and {length} bytes: expected types 1 to 7 and at most {limit}", bytes[0]);
+            let found = format!(
+                "a PDU of type {:#04x} and {length} bytes: expected types 1 to 7 and at most {limit}",
+                bytes[0]
+            );
             return Err(Broken::Protocol(found));
         }
         while bytes.len() < HEADER + length {

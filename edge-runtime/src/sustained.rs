@@ -62,7 +62,12 @@ pub struct Times {
 }
 
 /// Segments without a pause, the modalities in turn; `progress` hears the part of the time that is over.
-pub fn run(path: &Path, options: &Options, length: Duration, mut progress: impl FnMut(f64)) -> Result<Sustained, EdgeError> {
+pub fn run(
+    path: &Path,
+    options: &Options,
+    length: Duration,
+    mut progress: impl FnMut(f64),
+) -> Result<Sustained, EdgeError> {
     let model = Model::load(path)?;
     let mut engine = Engine::with(&model, options)?;
     selftest::demand(&model, &mut engine)?;
@@ -176,7 +181,9 @@ fn cpu_mhz() -> Option<f64> {
 fn hottest_c() -> Option<f64> {
     let zones = fs::read_dir("/sys/class/thermal").ok()?.flatten();
     let milli = zones.filter_map(|zone| number(&zone.path().join("temp")));
-    milli.map(|milli| milli / 1e3).fold(None, |hottest: Option<f64>, c| Some(hottest.map_or(c, |hottest| hottest.max(c))))
+    milli
+        .map(|milli| milli / 1e3)
+        .fold(None, |hottest: Option<f64>, c| Some(hottest.map_or(c, |hottest| hottest.max(c))))
 }
 
 fn number(path: &Path) -> Option<f64> {
@@ -195,8 +202,13 @@ mod tests {
             Minute { minute, cpu_mhz: None, hottest_c: None, modalities: vec![times] }
         };
         let (name, cpu, engine) = ("a<b".to_string(), "c".to_string(), "e".to_string());
-        let report =
-            Sustained { name, cpu, engine, optimised: true, minutes: vec![minute(1, 2.), minute(2, 5.), minute(3, 3.)] };
+        let report = Sustained {
+            name,
+            cpu,
+            engine,
+            optimised: true,
+            minutes: vec![minute(1, 2.), minute(2, 5.), minute(3, 3.)],
+        };
         assert_eq!(report.drift(), [(Modality::Mr, 1.5)]);
         let svg = report.svg();
         assert!(svg.contains("a&lt;b on c") && svg.contains("minute 1 to 3") && svg.contains("mr p99"));

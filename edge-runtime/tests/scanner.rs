@@ -175,7 +175,10 @@ fn two_series_over_two_associations_end_as_two_segmentations_while_others_misbeh
     assert!(site.lines("series").iter().all(|line| line["ended"] == "association"));
     assert_eq!(fs::read_dir(site.path("state/received")).unwrap().count(), 0, "nothing is kept of what is written");
     let (status, metrics) = serving.page("/metrics");
-    assert!(status == 200 && metrics.contains(r#"gantry_slices_total{modality="mr",outcome="segmented"} 9"#), "{metrics}");
+    assert!(
+        status == 200 && metrics.contains(r#"gantry_slices_total{modality="mr",outcome="segmented"} 9"#),
+        "{metrics}"
+    );
     assert_eq!([serving.page("/healthz").0, serving.page("/readyz").0, serving.page("/x").0], [200, 200, 404]);
     assert!(serving.page("/plan").1.contains("\"steps\""));
     drop(idle);

@@ -302,13 +302,7 @@ impl<H: Handler> Shared<'_, H> {
         }
     }
 
-    fn converse(
-        &self,
-        id: u64,
-        socket: TcpStream,
-        address: SocketAddr,
-        opened: &mut Option<Peer>,
-    ) -> Result<End, End> {
+    fn converse(&self, id: u64, socket: TcpStream, address: SocketAddr, opened: &mut Option<Peer>) -> Result<End, End> {
         let timed = Timed::new(socket, self.stop.clone()).map_err(|_| End::Lost)?;
         let mut wire = match &self.config.tls {
             None => Wire::Plain(timed),

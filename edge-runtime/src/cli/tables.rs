@@ -237,7 +237,10 @@ pub fn codes(out: &mut impl Write) -> io::Result<()> {
 /// The table of `docs/codes.md`.
 pub fn codes_markdown(out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "# Codes\n")?;
-    writeln!(out, "Every refusal of `gantry-edge` has a stable code: it never changes its meaning and is never used again for")?;
+    writeln!(
+        out,
+        "Every refusal of `gantry-edge` has a stable code: it never changes its meaning and is never used again for"
+    )?;
     writeln!(out, "another. Made by `gantry-edge codes --markdown`; a test compares.\n")?;
     writeln!(out, "| code | what it means | what to do |\n|---|---|---|")?;
     for code in Code::ALL {

@@ -216,13 +216,8 @@ impl Collector<'_> {
         let organs = frame.labels.iter().filter(|&&class| class != 0).count() as u64;
         let Some(series) = open.get_mut(&ticket.series) else { return };
         let slice = series.slices.len() - 1;
-        let panel = || Panel {
-            slice,
-            organs,
-            raw: frame.raw.clone(),
-            labels: frame.labels.clone(),
-            plane: ticket.plane,
-        };
+        let panel =
+            || Panel { slice, organs, raw: frame.raw.clone(), labels: frame.labels.clone(), plane: ticket.plane };
         if self.panels && organs > 0 {
             series.show(panel());
         }

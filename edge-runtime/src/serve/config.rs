@@ -60,12 +60,7 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self {
-            kernel: None,
-            threads: 1,
-            cores: vec![],
-            max_arena_mb: crate::engine::Options::MAX_ARENA_BYTES >> 20,
-        }
+        Self { kernel: None, threads: 1, cores: vec![], max_arena_mb: crate::engine::Options::MAX_ARENA_BYTES >> 20 }
     }
 }
 
@@ -613,7 +608,10 @@ mod tests {
             ("[[sink]]\nkind = \"seg\"", "expected folder or send_to"),
             ("[[sink]]\nkind = \"seg\"\nsend_to = [\"away\"]", "names 'away'"),
             ("[[source]]\nkind = \"replay\"\npath = \"r\"\nrate = \"20\"", "expected slices per second like 20/s"),
-            ("[[source]]\nkind = \"scp\"\nlisten = \"0.0.0.0:1\"\nae_title = \"much too long a title\"", "source.ae_title"),
+            (
+                "[[source]]\nkind = \"scp\"\nlisten = \"0.0.0.0:1\"\nae_title = \"much too long a title\"",
+                "source.ae_title",
+            ),
             ("[[destination]]\nname = \"../x\"\naddress = \"a:1\"\nae_title = \"A\"", "destination.name"),
             ("[[source]]\nkind = \"pigeon\"", "pigeon"),
         ] {

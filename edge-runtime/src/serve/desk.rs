@@ -157,8 +157,7 @@ impl Desk {
     /// [`Refusal`] of the whole volume.
     pub fn nifti(&self, path: PathBuf, modality: Modality, arrival: &Arrival) -> Result<(), Refusal> {
         self.serves(modality)?;
-        let image =
-            volume::read_image(&path, modality).map_err(|error| Refusal::new(Code::Volume, error))?;
+        let image = volume::read_image(&path, modality).map_err(|error| Refusal::new(Code::Volume, error))?;
         let plane = image.plane();
         self.fits(&plane)?;
         let (path, geometry) = (Arc::new(path), Arc::new(image.geometry.clone()));

@@ -248,7 +248,8 @@ mod tests {
         (0..2).for_each(|_| put(&mut free_in, Box::new(Frame::new(2, 1, 1))));
         let (to_dispatch, inbox) = mpsc::sync_channel(16);
         let (to_collector, events) = mpsc::channel();
-        let (bell, next, collector, ending) = (Bell::default(), Bell::default(), Bell::default(), AtomicBool::new(false));
+        let (bell, next, collector, ending) =
+            (Bell::default(), Bell::default(), Bell::default(), AtomicBool::new(false));
         let dispatch = Dispatch {
             inbox,
             free: free_out,

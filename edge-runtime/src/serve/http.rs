@@ -86,9 +86,7 @@ impl Pages<'_> {
             (Method::Get | Method::Head, "/readyz") if ready => (200, TEXT, "ready\n".into()),
             (Method::Get | Method::Head, "/readyz") => (503, TEXT, "the service is ending\n".into()),
             (Method::Get | Method::Head, "/plan") => (200, "application/json", self.plan.into()),
-            (Method::Get | Method::Head, _) => {
-                (404, TEXT, "expected /metrics, /healthz, /readyz or /plan\n".into())
-            }
+            (Method::Get | Method::Head, _) => (404, TEXT, "expected /metrics, /healthz, /readyz or /plan\n".into()),
             _ => (405, TEXT, "expected GET\n".into()),
         };
         let mut response = Response::from_string(body).with_status_code(status);

@@ -200,7 +200,8 @@ impl Metrics {
             let steps = &numbers.steps[modality.index()];
             Step::ALL.map(|step| (pair(modality, step.name()), &steps[step as usize]))
         });
-        let slices = numbers.slices.iter().map(|((modality, outcome), count)| (pair(*modality, outcome.name()), *count));
+        let slices =
+            numbers.slices.iter().map(|((modality, outcome), count)| (pair(*modality, outcome.name()), *count));
         Snapshot {
             received: numbers.received,
             slices: slices.collect(),
@@ -250,7 +251,9 @@ impl Metrics {
         });
         for (modality, step, stage) in timed.filter(|(.., stage)| stage.count() > 0) {
             let Summary { p50_ms, p90_ms, p99_ms, p999_ms, max_ms } = stage.summary();
-            for (quantile, ms) in [("0.5", p50_ms), ("0.9", p90_ms), ("0.99", p99_ms), ("0.999", p999_ms), ("1", max_ms)] {
+            for (quantile, ms) in
+                [("0.5", p50_ms), ("0.9", p90_ms), ("0.99", p99_ms), ("0.999", p999_ms), ("1", max_ms)]
+            {
                 let labels = [("modality", modality.name()), ("step", step.name()), ("rank", quantile)];
                 let labels = labels.map(|(name, value)| (name, value.to_owned())).to_vec();
                 quantiles.get_or_create(&labels).set(ms / 1e3);

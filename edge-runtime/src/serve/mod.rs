@@ -188,8 +188,7 @@ impl Service {
             single_slices: wants(|sink| matches!(sink, Sink::Png { .. } | Sink::Seg { per_slice: true, .. })),
             panels: wants(|sink| matches!(sink, Sink::Capture { .. })),
         };
-        let network =
-            Network { name: spec.net.name.clone(), version: model.sha256.chars().take(12).collect() };
+        let network = Network { name: spec.net.name.clone(), version: model.sha256.chars().take(12).collect() };
         let writer = Writer {
             jobs,
             sinks: &config.sinks,
@@ -200,7 +199,8 @@ impl Service {
             metrics: &metrics,
             lines: &lines,
         };
-        let pages = Pages { metrics: &metrics, queues: &queues, desk: &desk, pulse: &pulse, plan: &plan, ended: &ended };
+        let pages =
+            Pages { metrics: &metrics, queues: &queues, desk: &desk, pulse: &pulse, plan: &plan, ended: &ended };
 
         thread::scope(|scope| {
             let looping = spawn(scope, "loop", || {

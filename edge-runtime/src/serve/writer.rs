@@ -202,7 +202,9 @@ impl Writer<'_> {
                 self.deliver(&object, modality, folder.as_deref(), &format!("{stem}.seg.dcm"), send_to)
             }
             Sink::Capture { folder, send_to } => match self.capture(finished, modality)? {
-                Some(object) => self.deliver(&object, modality, folder.as_deref(), &format!("{stem}.capture.dcm"), send_to),
+                Some(object) => {
+                    self.deliver(&object, modality, folder.as_deref(), &format!("{stem}.capture.dcm"), send_to)
+                }
                 None => Ok(vec![]),
             },
             Sink::Nifti { folder } => nifti(finished, folder, &stem),
@@ -276,18 +278,14 @@ impl Writer<'_> {
             Origin::Nifti { z, .. } => *z as f64,
         };
         panels.sort_by(|a, b| height(a).total_cmp(&height(b)));
-        let pictures = panels.iter().map(|panel| self.draw(panel, modality, PANEL_SIDE)).collect::<Result<Vec<_>, _>>()?;
-        let montage =
-            Picture::montage(&pictures, PANEL_COLUMNS).map_err(|fault| Refusal::new(Code::Output, fault))?;
+        let pictures =
+            panels.iter().map(|panel| self.draw(panel, modality, PANEL_SIDE)).collect::<Result<Vec<_>, _>>()?;
+        let montage = Picture::montage(&pictures, PANEL_COLUMNS).map_err(|fault| Refusal::new(Code::Output, fault))?;
         let sources = panels.iter().map(|panel| source(&finished.slices[panel.slice].ticket));
         let sources = sources.collect::<Result<Vec<_>, _>>()?;
         let derivation = format!("Organs found by the network {} {}", self.network.name, self.network.version);
-        let shown = Capture {
-            pictures: &[montage],
-            sources: &sources,
-            derivation: &derivation,
-            burned_in_annotation: false,
-        };
+        let shown =
+            Capture { pictures: &[montage], sources: &sources, derivation: &derivation, burned_in_annotation: false };
         let maker = self.maker(CAPTURE_SERIES, "Gantry organs, picture");
         dicom::capture(header, &shown, &maker).map(Some).map_err(|fault| Refusal::new(Code::SeriesOrigin, fault))
     }
@@ -359,7 +357,8 @@ fn nifti(finished: &Finished, folder: &Path, stem: &str) -> Result<Vec<String>, 
     let uneven = |words: String| Refusal::new(Code::SeriesUneven, words);
     let (path, geometry, canonical) = match &finished.slices[0].ticket.origin {
         Origin::Nifti { path, geometry, .. } => {
-            let mut slices: Vec<_> = finished.slices.iter().filter_map(|slice| Some((z(slice)?, &slice.runs))).collect();
+            let mut slices: Vec<_> =
+                finished.slices.iter().filter_map(|slice| Some((z(slice)?, &slice.runs))).collect();
             slices.sort_by_key(|(z, _)| *z);
             if slices.len() != geometry.shape()[0] {
                 return Err(uneven(format!("{} of {} slices", slices.len(), geometry.shape()[0])));
@@ -401,11 +400,9 @@ fn header(ticket: &Ticket) -> Result<&InMemDicomObject, Refusal> {
 
 fn source(ticket: &Ticket) -> Result<dicom::Source<'_>, Refusal> {
     match &ticket.origin {
-        Origin::Dicom { identity, frame, .. } => Ok(dicom::Source {
-            sop_class: &identity.sop_class,
-            sop_instance: &identity.sop_instance,
-            frame: *frame,
-        }),
+        Origin::Dicom { identity, frame, .. } => {
+            Ok(dicom::Source { sop_class: &identity.sop_class, sop_instance: &identity.sop_instance, frame: *frame })
+        }
         Origin::Nifti { .. } => Err(no_dicom()),
     }
 }

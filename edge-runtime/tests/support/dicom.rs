@@ -48,7 +48,8 @@ impl SliceFile<'_> {
         for (index, value) in stored.iter_mut().enumerate() {
             let (row, column) = (index / columns, index % columns);
             let (x, y) = if swapped { (row, column) } else { (column, row) };
-            let against = |axis: usize| if swapped { [down, along][axis][axis] } else { [along, down][axis][axis] } < 0.;
+            let against =
+                |axis: usize| if swapped { [down, along][axis][axis] } else { [along, down][axis][axis] } < 0.;
             let x = if against(0) { width - 1 - x } else { x };
             let y = if against(1) { height - 1 - y } else { y };
             *value = raw[y * width + x];

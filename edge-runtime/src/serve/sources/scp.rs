@@ -59,9 +59,10 @@ impl Receiver {
         config.calling.clone_from(&scp.calling);
         let network = |peer: &String| match peer.parse() {
             Ok(network) => Ok(network),
-            Err(_) => peer.parse().map(|address: std::net::IpAddr| address.into()).map_err(|_| {
-                format!("source.peers: '{peer}': expected an address or a network like 10.1.0.0/16")
-            }),
+            Err(_) => peer
+                .parse()
+                .map(|address: std::net::IpAddr| address.into())
+                .map_err(|_| format!("source.peers: '{peer}': expected an address or a network like 10.1.0.0/16")),
         };
         config.peers = scp.peers.iter().map(network).collect::<Result<_, _>>()?;
         config.max_pdu_bytes = scp.max_pdu_bytes;
@@ -91,7 +92,9 @@ pub fn serve(receivers: Vec<Receiver>, reception: Reception<'_>, spool: &Spool, 
     thread::scope(|scope| {
         for Receiver { server, acknowledge, title } in receivers {
             let (stop, spool) = (&stop, (acknowledge == Acknowledge::Stored).then_some(spool));
-            scope.spawn(move || server.serve(&Desks { reception, spool, title, sources: Mutex::default() }, stop, GRACE));
+            scope.spawn(move || {
+                server.serve(&Desks { reception, spool, title, sources: Mutex::default() }, stop, GRACE)
+            });
         }
         wait();
         stop.store(true, Ordering::Release);
