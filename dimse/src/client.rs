@@ -127,9 +127,9 @@ struct Source {
 /// # Errors
 /// [`Error`].
 pub fn echo(target: &Target) -> Result<(), Error> {
-    let syntaxes = vec![uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned()];
-    let mut association = Association::open(target, &[(uids::VERIFICATION.to_owned(), syntaxes[0].clone())])?;
-    let context = association.context(uids::VERIFICATION, &syntaxes[0])?;
+    let syntax = uids::IMPLICIT_VR_LITTLE_ENDIAN;
+    let mut association = Association::open(target, &[(uids::VERIFICATION.into(), syntax.into())])?;
+    let context = association.context(uids::VERIFICATION, syntax)?;
     let result = association.ask(context, &Command::echo(1), None);
     association.close();
     result
@@ -236,7 +236,7 @@ impl Association {
             ],
         });
         wire.write(&request, target.timeout)?;
-        let accepted = match wire.read(target.max_pdu_bytes, target.timeout)? {
+        let accepted = match wire.read(target.max_pdu_bytes, target.timeout, true)? {
             Pdu::AssociationAC(accepted) => accepted,
             Pdu::AssociationRJ(rejection) => {
                 let permanent = rejection.result == AssociationRJResult::Permanent;
@@ -295,7 +295,7 @@ impl Association {
         }
         let mut answer = vec![];
         loop {
-            let pieces = match self.wire.read(self.max_pdu_bytes, self.timeout)? {
+            let pieces = match self.wire.read(self.max_pdu_bytes, self.timeout, true)? {
                 Pdu::PData { data } => data,
                 Pdu::AbortRQ { .. } => return Err(Error::Connection("the peer aborted".into())),
                 _ => return Err(Error::Protocol("another PDU than an answer".into())),
@@ -320,7 +320,7 @@ impl Association {
     /// Releases the association; what was stored is stored whether or not the peer answers.
     fn close(mut self) {
         if self.wire.write(&Pdu::ReleaseRQ, self.timeout).is_ok() {
-            let _ = self.wire.read(self.max_pdu_bytes, self.timeout);
+            let _ = self.wire.read(self.max_pdu_bytes, self.timeout, true);
         }
         self.wire.close();
     }

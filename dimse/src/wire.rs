@@ -114,14 +114,14 @@ impl Wire {
         }
     }
 
-    /// Reads a PDU of at most `most` bytes, whole within `time`.
+    /// Reads a PDU of at most `most` bytes, whole within `time`; a request to stop ends the wait if it is `interruptible`.
     ///
     /// # Errors
     /// [`Broken`].
-    pub fn read(&mut self, most: u32, time: Duration) -> Result<Pdu, Broken> {
+    pub fn read(&mut self, most: u32, time: Duration, interruptible: bool) -> Result<Pdu, Broken> {
         let timed = self.timed();
         timed.deadline = Instant::now() + time;
-        timed.interruptible = true;
+        timed.interruptible = interruptible;
         let mut bytes = vec![0; HEADER];
         self.fill(&mut bytes)?;
         let length = u32::from_be_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]) as usize;

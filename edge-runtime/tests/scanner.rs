@@ -308,7 +308,7 @@ fn every_lossless_form_of_an_image_gives_the_same_label_map() {
         // One at a time: they are one instance.
         let site = Site::new("");
         let serving = site.start();
-        let results = client::store(&serving.target, &[path.clone()]);
+        let results = client::store(&serving.target, std::slice::from_ref(path));
         assert_eq!(results, [Ok(())], "{}", path.display());
         site.wait_for("the series", || !site.lines("series").is_empty());
         let line = site.lines("slice").remove(0);

@@ -56,7 +56,7 @@ impl From<Broken> for End {
 
 /// Reads the request.
 pub fn request(wire: &mut Wire, config: &Config) -> Result<AssociationRQ, End> {
-    match wire.read(config.max_pdu_bytes, config.idle)? {
+    match wire.read(config.max_pdu_bytes, config.idle, true)? {
         Pdu::AssociationRQ(request) => Ok(request),
         _ => Err(End::Protocol("another PDU than A-ASSOCIATE-RQ at the beginning".into())),
     }
@@ -213,7 +213,7 @@ impl Incoming {
 pub fn serve(wire: &mut Wire, contexts: &Contexts, peer: &Peer, config: &Config, handler: &impl Handler) -> End {
     let mut incoming = Incoming::default();
     loop {
-        let pieces = match wire.read(config.max_pdu_bytes, config.idle) {
+        let pieces = match wire.read(config.max_pdu_bytes, config.idle, incoming.begun.is_none()) {
             Ok(Pdu::PData { data }) => data,
             Ok(Pdu::ReleaseRQ) => {
                 // The peer may not wait for it.

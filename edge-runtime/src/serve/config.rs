@@ -427,7 +427,7 @@ fn idle_s() -> u64 {
 }
 
 fn max_instance_mb() -> usize {
-    1024
+    256
 }
 
 fn side() -> usize {

@@ -294,7 +294,10 @@ impl Desk {
         }
         self.under_way.fetch_add(1, Ordering::AcqRel);
         let slice = Slice { ticket: Arc::new(ticket), raw, begun, received, decoded: Instant::now() };
-        self.inbox.send(Item::Slice(Box::new(slice))).map_err(|_| stopped())?;
+        if self.inbox.send(Item::Slice(Box::new(slice))).is_err() {
+            self.left();
+            return Err(stopped());
+        }
         self.bell.ring();
         Ok(())
     }

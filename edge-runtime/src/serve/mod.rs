@@ -246,7 +246,8 @@ impl Service {
             }
             let only_finite = endless.is_empty() && receivers.is_empty();
             scp::serve(receivers, reception, &spool, || {
-                while !stop.load(Ordering::Acquire) && !(only_finite && finite.iter().all(|play| play.is_finished())) {
+                let played = || only_finite && finite.iter().all(|play| play.is_finished());
+                while !(stop.load(Ordering::Acquire) || played()) {
                     thread::sleep(LOOK);
                 }
                 desk.stop();

@@ -117,7 +117,7 @@ mod tests {
         std::fs::write(&path, b"one").unwrap();
         std::fs::write(folder.path().join("b.dcm.part"), b"half").unwrap();
         assert!(look(Duration::from_secs(3600)).is_empty(), "not settled");
-        assert_eq!(look(Duration::ZERO), [path.clone()]);
+        assert_eq!(look(Duration::ZERO), std::slice::from_ref(&path));
         assert!(look(Duration::ZERO).is_empty(), "taken");
         std::fs::write(&path, b"two, longer").unwrap();
         assert_eq!(look(Duration::ZERO), [path]);

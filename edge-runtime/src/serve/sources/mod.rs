@@ -90,9 +90,11 @@ impl Reception<'_> {
             let kept = Arc::new(kept);
             let arrival = Arrival { source, begun: now, received: now, kept: Some(kept), patient: true };
             let name = path.display().to_string();
-            let Err(refusal) = self.instance("state", &name, dicom::open(&path), &arrival, false) else { continue };
-            if refusal.code == Code::Stopping {
+            if self.desk.stopping() {
                 return;
+            }
+            if self.instance("state", &name, dicom::open(&path), &arrival, false).is_ok() {
+                continue;
             }
             // It was sound when it was acknowledged, or it would have been refused then. It is set aside for a person.
             let aside = path.file_name().map(|name| damaged.join(name));
