@@ -32,6 +32,25 @@ pub struct Plane {
     pub column_mm: f64,
 }
 
+impl Plane {
+    /// Refuses pixels of no scanner.
+    ///
+    /// # Errors
+    /// [`GridError`].
+    pub fn check(&self) -> Result<(), GridError> {
+        let Self { height, width, row_mm, column_mm } = *self;
+        if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
+            return Err(GridError::Size { height, width });
+        }
+        for spacing_mm in [row_mm, column_mm] {
+            if !(MIN_SPACING_MM..=MAX_SPACING_MM).contains(&spacing_mm) {
+                return Err(GridError::Spacing { spacing_mm });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Why a slice does not fit the model.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum GridError {
@@ -107,17 +126,9 @@ struct Nearest {
 impl Resampler {
     /// Plans both directions.
     pub fn new(plane: Plane, grid: Grid) -> Result<Self, GridError> {
-        for (height, width) in [(plane.height, plane.width), (grid.height, grid.width)] {
-            if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
-                return Err(GridError::Size { height, width });
-            }
-        }
         let model_mm = f64::from(grid.spacing_mm);
-        for spacing_mm in [plane.row_mm, plane.column_mm, model_mm] {
-            if !(MIN_SPACING_MM..=MAX_SPACING_MM).contains(&spacing_mm) {
-                return Err(GridError::Spacing { spacing_mm });
-            }
-        }
+        plane.check()?;
+        Plane { height: grid.height, width: grid.width, row_mm: model_mm, column_mm: model_mm }.check()?;
         let rows = Axis::new(plane.height, plane.row_mm, grid.height, model_mm);
         let columns = Axis::new(plane.width, plane.column_mm, grid.width, model_mm);
         Ok(Self { plane, grid, rows, columns })

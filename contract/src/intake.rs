@@ -47,6 +47,11 @@ impl Intake {
         Ok(())
     }
 
+    /// Whose rule it is.
+    pub const fn modality(&self) -> Modality {
+        self.modality
+    }
+
     /// The way back, for label maps.
     pub const fn resampler(&self) -> &Resampler {
         &self.resampler

@@ -150,7 +150,7 @@ pub fn first_slice(path: &Path, options: &Options, modality: Modality, slices: u
 }
 
 /// One modality's input, and what segments it.
-struct Lane {
+pub(crate) struct Lane {
     modality: Modality,
     out: Vec<u8>,
     source: Source,
@@ -163,7 +163,7 @@ enum Source {
 }
 
 impl Lane {
-    fn new(model: &Model, engine: &Engine, modality: Modality) -> Result<Self, EdgeError> {
+    pub(crate) fn new(model: &Model, engine: &Engine, modality: Modality) -> Result<Self, EdgeError> {
         let grid = model.spec().grid;
         let (source, pixels) = match model.spec().net.spatial {
             Spatial::D2 => {
@@ -180,7 +180,7 @@ impl Lane {
         Ok(Self { modality, out: vec![0; pixels], source })
     }
 
-    fn run(&mut self, engine: &mut Engine) -> Result<(), EdgeError> {
+    pub(crate) fn run(&mut self, engine: &mut Engine) -> Result<(), EdgeError> {
         match &mut self.source {
             Source::Slice(segmenter, specimen) => {
                 segmenter.restart();
@@ -196,7 +196,11 @@ impl Lane {
         }
     }
 
-    fn stages(&mut self) -> &mut Stages {
+    pub(crate) const fn modality(&self) -> Modality {
+        self.modality
+    }
+
+    pub(crate) fn stages(&mut self) -> &mut Stages {
         match &mut self.source {
             Source::Slice(segmenter, _) => &mut segmenter.stages,
             Source::Codes(_, stages) => stages,

@@ -50,11 +50,65 @@ pub enum Code {
     Usage,
     /// A result cannot be written.
     Output,
+    /// The configuration cannot be used.
+    ConfigBad,
+    /// No DICOM, or damaged.
+    DicomUnreadable,
+    /// Another kind of object.
+    DicomKind,
+    /// An image that is no slice.
+    DicomType,
+    /// An element is missing.
+    DicomMissing,
+    /// An impossible value.
+    DicomValue,
+    /// Pixels of another kind.
+    DicomPixels,
+    /// Too many pixels.
+    DicomSize,
+    /// Contradicting modalities.
+    DicomModality,
+    /// Not an axial slice.
+    GeometryAxis,
+    /// An instance came twice.
+    SeriesDuplicate,
+    /// Two slices at one place.
+    SeriesPlace,
+    /// Slices that make no volume.
+    SeriesUneven,
+    /// Too many slices or series.
+    SeriesFull,
+    /// Slices of the series lack label maps.
+    SeriesIncomplete,
+    /// A sink that cannot take the series.
+    SeriesOrigin,
+    /// The deadline was missed.
+    LateDropped,
+    /// Too many slices waited.
+    LateOverflow,
+    /// The series failed before.
+    LateFailed,
+    /// A late label map was delivered.
+    LateStale,
+    /// The state folder cannot be written.
+    StateWrite,
+    /// A damaged file in the state folder.
+    StateDamaged,
+    /// An association was refused.
+    NetAssociation,
+    /// A peer broke the protocol.
+    NetProtocol,
+    /// A destination refused an object.
+    SendRefused,
+    /// The outgoing queue is full or cannot be written.
+    SendQueue,
+    /// The service is ending.
+    Stopping,
 }
 
 impl Code {
     /// All codes, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 50] = [
         Self::ModelRead,
         Self::ModelCorrupt,
         Self::ModelForeign,
@@ -78,6 +132,33 @@ impl Code {
         Self::VolumePartial,
         Self::Usage,
         Self::Output,
+        Self::ConfigBad,
+        Self::DicomUnreadable,
+        Self::DicomKind,
+        Self::DicomType,
+        Self::DicomMissing,
+        Self::DicomValue,
+        Self::DicomPixels,
+        Self::DicomSize,
+        Self::DicomModality,
+        Self::GeometryAxis,
+        Self::SeriesDuplicate,
+        Self::SeriesPlace,
+        Self::SeriesUneven,
+        Self::SeriesFull,
+        Self::SeriesIncomplete,
+        Self::SeriesOrigin,
+        Self::LateDropped,
+        Self::LateOverflow,
+        Self::LateFailed,
+        Self::LateStale,
+        Self::StateWrite,
+        Self::StateDamaged,
+        Self::NetAssociation,
+        Self::NetProtocol,
+        Self::SendRefused,
+        Self::SendQueue,
+        Self::Stopping,
     ];
 
     /// The stable name, its meaning, and what to do.
@@ -142,6 +223,113 @@ impl Code {
             ],
             Self::Usage => ["E-USAGE-01", "the arguments do not fit together", "see --help"],
             Self::Output => ["E-OUTPUT-01", "a result cannot be written", "check folder, permissions and space"],
+            Self::ConfigBad => [
+                "E-CONFIG-01",
+                "the configuration cannot be used",
+                "see the message; gantry-edge serve --check shows what is in force",
+            ],
+            Self::DicomUnreadable => [
+                "E-DICOM-01",
+                "the instance is not DICOM, is damaged, or its pixels cannot be decoded",
+                "send it again; check the transfer syntax",
+            ],
+            Self::DicomKind => {
+                ["E-DICOM-02", "the object is not an image of CT or MR", "none: such objects are not segmented"]
+            }
+            Self::DicomType => [
+                "E-DICOM-03",
+                "the image shows no slice (localizer, mosaic, projection)",
+                "none: such images are not segmented",
+            ],
+            Self::DicomMissing => [
+                "E-DICOM-04",
+                "an element that a slice must have is missing",
+                "check what removed it: the scanner's protocol, an anonymiser",
+            ],
+            Self::DicomValue => {
+                ["E-DICOM-05", "an element has a value that no slice can have", "check the scanner's protocol"]
+            }
+            Self::DicomPixels => {
+                ["E-DICOM-06", "the pixels are not grey values of 8 or 16 bits", "none: such images are not segmented"]
+            }
+            Self::DicomSize => {
+                ["E-DICOM-07", "the image has more pixels than allowed", "allow more with slices.max_pixels"]
+            }
+            Self::DicomModality => {
+                ["E-DICOM-08", "the modality contradicts the kind of object", "check the scanner's protocol"]
+            }
+            Self::GeometryAxis => {
+                ["E-GEOM-03", "the slice is sagittal or coronal", "send axial slices: the networks know no others"]
+            }
+            Self::SeriesDuplicate => {
+                ["E-SERIES-01", "the instance was already received in this series", "none: the first one counts"]
+            }
+            Self::SeriesPlace => [
+                "E-SERIES-02",
+                "another slice of the series lies at the same place",
+                "send echoes and phases as series of their own",
+            ],
+            Self::SeriesUneven => [
+                "E-SERIES-03",
+                "the slices lie unevenly, so they make no volume",
+                "see whether slices are missing; DICOM SEG holds uneven slices too",
+            ],
+            Self::SeriesFull => [
+                "E-SERIES-04",
+                "more slices or open series than allowed",
+                "allow more with series.max_slices or series.max_open",
+            ],
+            Self::SeriesIncomplete => [
+                "E-SERIES-05",
+                "slices of the series were refused or dropped, so nothing of it was written",
+                "see each slice's code; series.incomplete = \"mark\" writes such series and says so in them",
+            ],
+            Self::SeriesOrigin => {
+                ["E-SERIES-06", "the series cannot be written in this form", "DICOM objects need DICOM sources"]
+            }
+            Self::LateDropped => [
+                "E-LATE-01",
+                "the slice missed its deadline and was dropped",
+                "send fewer slices per second, allow more time, or use a faster machine",
+            ],
+            Self::LateOverflow => [
+                "E-LATE-02",
+                "too many slices waited, and the oldest was dropped",
+                "send fewer slices per second, or allow more with slices.backlog",
+            ],
+            Self::LateFailed => [
+                "E-LATE-03",
+                "an earlier slice of the series missed its deadline, and slices.late is fail-closed",
+                "send the series again",
+            ],
+            Self::LateStale => [
+                "E-LATE-04",
+                "the label map came after its deadline and is flagged as stale",
+                "do not use it where time matters",
+            ],
+            Self::StateWrite => ["E-STATE-01", "the state folder cannot be written", "check space and permissions"],
+            Self::StateDamaged => {
+                ["E-STATE-02", "a file of the state folder is damaged", "it was set aside: send the series again"]
+            }
+            Self::NetAssociation => {
+                ["E-NET-01", "an association was refused", "check titles, addresses and the most associations"]
+            }
+            Self::NetProtocol => [
+                "E-NET-02",
+                "a peer broke the protocol, went away or fell silent",
+                "check the network and the other side's log",
+            ],
+            Self::SendRefused => [
+                "E-SEND-01",
+                "a destination refused an object for good",
+                "see the note beside it in the queue's folder refused",
+            ],
+            Self::SendQueue => [
+                "E-SEND-02",
+                "the outgoing queue is full or cannot be written",
+                "check the destination, space and destination.queue_mb",
+            ],
+            Self::Stopping => ["E-STOP-01", "the service is ending", "send again when it is back"],
         }
     }
 

@@ -203,6 +203,22 @@ pub enum EdgeError {
     /// Arguments that do not fit together.
     #[error("{0}")]
     Usage(String),
+    /// The configuration cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// File.
+        path: PathBuf,
+        /// Key, what was found, what was expected.
+        reason: String,
+    },
+    /// The state folder cannot be used.
+    #[error("{}: {source}", path.display())]
+    State {
+        /// Folder.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
     /// A result cannot be written.
     #[error("{}: {source}", path.display())]
     Output {
@@ -235,11 +251,12 @@ impl EdgeError {
             Self::SelfTest { .. } => Code::SelfTestDigest,
             Self::NoGolden { .. } => Code::SelfTestMissing,
             Self::Volume(_) => Code::Volume,
-            Self::Grid { source: GridError::Size { .. }, .. } => Code::GeometrySize,
-            Self::Grid { source: GridError::Spacing { .. }, .. } => Code::GeometrySpacing,
+            Self::Grid { source, .. } => grid_code(source),
             Self::Slice(error) => slice_code(error),
             Self::Partial { .. } => Code::VolumePartial,
             Self::Usage(_) => Code::Usage,
+            Self::Config { .. } => Code::ConfigBad,
+            Self::State { .. } => Code::StateWrite,
             Self::Output { .. } => Code::Output,
         }
     }
@@ -258,6 +275,14 @@ pub const fn slice_code(error: &IntensityError) -> Code {
         IntensityError::NotHounsfield { .. } => Code::SliceNotHounsfield,
         IntensityError::LooksHounsfield { .. } => Code::SliceLooksHounsfield,
         IntensityError::Empty => Code::SliceEmpty,
+    }
+}
+
+/// The code of pixels of no scanner.
+pub const fn grid_code(error: &GridError) -> Code {
+    match error {
+        GridError::Size { .. } => Code::GeometrySize,
+        GridError::Spacing { .. } => Code::GeometrySpacing,
     }
 }
 

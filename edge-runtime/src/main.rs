@@ -5,12 +5,22 @@ mod cli;
 use std::{
     io::{self, StdoutLock, Write},
     process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use clap::Parser;
-use cli::{BenchArgs, Cli, Command, InspectArgs, ModelArgs, run, tables};
-use edge_runtime::{Code, EdgeError, Engine, Model, bench, inspect, profile, selftest};
+use cli::{BenchArgs, Cli, Command, InspectArgs, ModelArgs, ServeArgs, run, tables};
+use edge_runtime::{
+    Code, EdgeError, Engine, Model, bench, inspect, profile, selftest,
+    serve::{self, Config, Service, config::Source},
+    sustained,
+};
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
 
 /// Bad input, in all of Gantry's programs; clap uses it for bad arguments too.
 const REFUSED: u8 = 2;
@@ -27,8 +37,9 @@ fn main() -> ExitCode {
         Command::FirstSlice(args) => {
             bench::first_slice(&args.model, &args.engine.options(), args.modality, args.slices).map(|()| true)
         }
-        Command::Codes => {
-            show(tables::codes);
+        Command::Serve(args) => serve_slices(&args),
+        Command::Codes(args) => {
+            show(if args.markdown { tables::codes_markdown } else { tables::codes });
             Ok(true)
         }
     };
@@ -134,7 +145,72 @@ fn self_test(args: &ModelArgs) -> Result<bool, EdgeError> {
     Ok(answers.iter().all(|answer| answer.pass().unwrap_or(!model.is_int8())))
 }
 
+/// Serves until SIGTERM or Ctrl-C; the second one ends at once.
+fn serve_slices(args: &ServeArgs) -> Result<bool, EdgeError> {
+    let mut config = Config::read(&args.config)?;
+    if let Some(path) = &args.replay {
+        config.sources = vec![Source::Replay { path: path.clone(), rate: args.rate, times: args.times }];
+    }
+    if args.check {
+        show(|out| out.write_all(config.resolved().as_bytes()));
+        return Ok(true);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        let registered = flag::register_conditional_shutdown(signal, 1, stop.clone())
+            .and_then(|_| flag::register(signal, stop.clone()));
+        registered.map_err(|error| EdgeError::Usage(format!("signals cannot be caught: {error}")))?;
+    }
+    end_on_panic();
+    let service = Service::open(config, &args.config)?;
+    for warning in &service.warnings {
+        eprintln!("warning: {warning}");
+    }
+    eprintln!("serving {}", service.addresses().join(", "));
+    let snapshot = service.run(&stop)?;
+    if args.json {
+        show_json(&snapshot);
+    } else {
+        show(|out| tables::service(out, &snapshot));
+    }
+    Ok(true)
+}
+
+/// Ends the program where one of the service's own threads panics: what was acknowledged is on disk, and a supervisor starts
+/// it again. A panic in a decoder costs only its instance.
+fn end_on_panic() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        if std::thread::current().name().is_some_and(|name| name.starts_with(serve::THREADS)) {
+            std::process::abort();
+        }
+    }));
+}
+
+fn bench_sustained(args: &BenchArgs, length: Duration) -> Result<bool, EdgeError> {
+    const PARTS: usize = 1000;
+    let bar = progress_bar(PARTS, "steady load");
+    let report = sustained::run(&args.model, &args.engine.options(), length, |part| {
+        bar.set_position((part * PARTS as f64) as u64);
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    if let Some(path) = &args.curve {
+        std::fs::write(path, report.svg()).map_err(|source| EdgeError::Output { path: path.clone(), source })?;
+    }
+    if args.json {
+        show_json(&report)
+    } else {
+        show(|out| tables::sustained(out, &report))
+    }
+    Ok(true)
+}
+
 fn bench_model(args: &BenchArgs) -> Result<bool, EdgeError> {
+    if let Some(length) = args.sustained {
+        return bench_sustained(args, length);
+    }
     let bar = progress_bar(args.runs, "slices per modality");
     let program = std::env::current_exe().ok();
     let report = bench::run(&args.model, &args.engine.options(), args.runs, program.as_deref(), |round| {

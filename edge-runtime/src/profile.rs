@@ -108,7 +108,7 @@ impl Profile {
 }
 
 /// Colours that can be read on light and dark ground.
-const SVG_HEAD: &str = r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 400" font-family="sans-serif" font-size="14"><style>
+pub(crate) const SVG_HEAD: &str = r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 400" font-family="sans-serif" font-size="14"><style>
 text{fill:#222}.axis{font-size:12px;text-anchor:middle}.name{font-size:10px;text-anchor:middle}
 circle{fill:#2a7fba;fill-opacity:.35;stroke:#2a7fba}.roof{fill:none;stroke:#c0392b;stroke-width:2}
 @media (prefers-color-scheme:dark){svg{background:#111}text{fill:#eee}}

@@ -38,6 +38,8 @@ pub struct Summary {
     pub p90_ms: f64,
     /// 99th percentile.
     pub p99_ms: f64,
+    /// 99.9th percentile.
+    pub p999_ms: f64,
     /// Largest.
     pub max_ms: f64,
 }
@@ -72,10 +74,15 @@ impl Stage {
         self.0.saturating_record(time.as_nanos().min(u128::from(MAX_NS)) as u64);
     }
 
+    /// Times recorded.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     /// Percentiles; all zero before the first time.
     pub fn summary(&self) -> Summary {
         let ms = |quantile: f64| self.0.value_at_quantile(quantile) as f64 / 1e6;
-        Summary { p50_ms: ms(0.5), p90_ms: ms(0.9), p99_ms: ms(0.99), max_ms: ms(1.) }
+        Summary { p50_ms: ms(0.5), p90_ms: ms(0.9), p99_ms: ms(0.99), p999_ms: ms(0.999), max_ms: ms(1.) }
     }
 }
 

@@ -103,7 +103,7 @@ fn uncompressed_series_of_three_machines() {
         let facts = expected(&root, &archive);
         if facts["n_files"] != facts["n_images"] {
             let error = dicom::read_stack(&slices, modality).unwrap_err().to_string();
-            assert!(error.contains(": expected ct"), "{error}");
+            assert!(error.contains("expected a CT or MR image"), "{error}");
             let other = fs::read_dir(&slices).unwrap().map(|entry| entry.unwrap().path());
             other
                 .filter(|path| error.starts_with(&path.display().to_string()))
@@ -168,10 +168,6 @@ fn broken_dicom_files_are_refused_in_words() {
     for source in ["dicom-rs", "nibabel", "pydicom"] {
         let Ok(files) = fs::read_dir(root.join("malformed/dicom").join(source)) else { continue };
         for path in files.map(|entry| entry.unwrap().path()) {
-            // Dicom-rs 0.10 takes a wrong length in this file of 674 bytes at its word: gigabytes and minutes, then an error.
-            if path.ends_with("UN_sequence.dcm") {
-                continue;
-            }
             let folder = tempfile::tempdir().unwrap();
             for name in ["a.dcm", "b.dcm"] {
                 fs::copy(&path, folder.path().join(name)).unwrap();

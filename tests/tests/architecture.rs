@@ -48,6 +48,8 @@ fn arrows_point_inwards() {
     assert_eq!(ours(&arrows, "volume"), ["contract"]);
     assert_eq!(ours(&arrows, "phantom"), ["contract"]);
     assert_eq!(ours(&arrows, "report"), ["contract"]);
+    assert_eq!(ours(&arrows, "dicom"), ["contract", "volume"]);
+    assert_eq!(ours(&arrows, "dimse"), Vec::<String>::new(), "messages know nothing of what is in them");
     for package in arrows.keys() {
         let outside: Vec<_> = ours(&arrows, package).into_iter().filter(|name| OUTSIDE.contains(&&**name)).collect();
         assert_eq!(outside, Vec::<String>::new(), "{package} depends on what nothing may depend on");

@@ -6,6 +6,8 @@
 //!   (16383, 32767], and rounded half to even. The MR intensity rule does not see a factor, and a power of two adds no
 //!   rounding of its own.
 
+use contract::Modality;
+
 /// What has to be known of all MR values before the first becomes raw.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
@@ -53,4 +55,16 @@ pub fn raw(value: f64, exponent: i32) -> i16 {
 fn times_power_of_two(value: f64, exponent: i32) -> f64 {
     let half = exponent / 2;
     value * 2f64.powi(half) * 2f64.powi(exponent - half)
+}
+
+/// The exponent for values of a modality, all of them seen.
+pub fn exponent(modality: Modality, values: impl Iterator<Item = f64>) -> i32 {
+    match modality {
+        Modality::Ct => 0,
+        Modality::Mr => {
+            let mut extent = Extent::default();
+            values.for_each(|value| extent.see(value));
+            extent.exponent()
+        }
+    }
 }

@@ -1,5 +1,5 @@
 //! The Python environment in `.venv/` that checks our files with other people's programs: ONNX Runtime, `onnx.checker`,
-//! nibabel. No product needs it. Its packages are pinned in `tests/requirements.txt`.
+//! nibabel, highdicom. No product needs it. Its packages are pinned in `tests/requirements.txt`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ pub fn setup() -> Result<PathBuf> {
         ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", "tests/requirements.txt"],
     ))?;
     // A package that installs but cannot be loaded here should fail now and by name, not inside a test.
-    output(&mut command(&python, ["-c", "import nibabel, numpy, onnx, onnxruntime"]))?;
+    output(&mut command(&python, ["-c", "import highdicom, nibabel, numpy, onnx, onnxruntime"]))?;
     fs::write(&stamp, wanted)?;
     eprintln!("venv: ready ({:.0} s)", start.elapsed().as_secs_f32());
     Ok(python)

@@ -4,11 +4,11 @@ mod jobs;
 pub mod run;
 pub mod tables;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use contract::{Modality, tiles::Tiling};
-use edge_runtime::{EdgeError, Engine, Model, engine, kernels::Kernels};
+use edge_runtime::{EdgeError, Engine, Model, engine, kernels::Kernels, serve::config::Rate};
 
 /// Segments CT and MRI slices in int8, next to the scanner.
 ///
@@ -38,6 +38,10 @@ Examples:
     gantry-edge selftest --model model.onnx
   Latency per modality:
     gantry-edge bench --model model.onnx --runs 200
+  Does it stay so when the device grows warm?
+    gantry-edge bench --model model.onnx --sustained 30m --curve curve.svg
+  Beside a scanner:
+    gantry-edge serve --config gantry.toml
 
 Exit codes: 0 done, 2 refused (each refusal names a stable code; gantry-edge codes lists them).";
 
@@ -54,6 +58,21 @@ Examples:
   gantry-edge segment --model model.onnx --modality mr a.nii.gz b.nii --out labels/
   gantry-edge segment --model model.onnx --modality mr scans/ --out labels/ --allow-partial --json";
 
+const SERVE_EXAMPLES: &str = "\
+Every key of the configuration is explained in edge-runtime/gantry.toml, which is a working example. An unknown key is an
+error. SIGTERM and Ctrl-C end the service in order: slices that have arrived are finished, series are written, exit code 0.
+Instances that were acknowledged and not finished, because of a crash, are segmented at the next start.
+
+Examples:
+  Is the configuration right, and what is in force?
+    gantry-edge serve --config gantry.toml --check
+  Serve:
+    gantry-edge serve --config gantry.toml
+  Without a scanner: play a folder of DICOM files at 20 slices per second into the configured sinks, then end:
+    gantry-edge serve --config gantry.toml --replay series/ --rate 20/s
+  From another machine, with dcmtk:
+    storescu -aec GANTRY device 11112 slice.dcm";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -68,8 +87,11 @@ pub enum Command {
     Selftest(ModelArgs),
     /// Measure latency per modality, load time, time to the first result and memory
     Bench(BenchArgs),
+    /// Segment slices as they arrive: from a scanner over DICOM, from a folder, from a replay
+    #[command(after_long_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
     /// List every stable code with its meaning and what to do
-    Codes,
+    Codes(CodesArgs),
     /// Load, test, segment one slice or more, end: what `bench` times and `cargo xtask count` counts from outside
     #[command(hide = true)]
     FirstSlice(FirstSliceArgs),
@@ -108,6 +130,37 @@ pub struct SegmentArgs {
     /// Print organs, refusals and timings as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Configuration (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Check the configuration, print it with every default, and end
+    #[arg(long)]
+    pub check: bool,
+    /// Play a folder of DICOM files instead of the configured sources
+    #[arg(long, value_name = "DIR")]
+    pub replay: Option<PathBuf>,
+    /// Slices per second of the replay, like 20/s, or max
+    #[arg(long, default_value = "10/s", requires = "replay")]
+    pub rate: Rate,
+    /// How many times the replay is played
+    #[arg(long, default_value_t = 1, requires = "replay")]
+    pub times: usize,
+    /// Print counts and times as JSON at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `codes`.
+#[derive(Debug, Args)]
+pub struct CodesArgs {
+    /// Print the table of docs/codes.md
+    #[arg(long)]
+    pub markdown: bool,
 }
 
 /// How tiles lie on each other.
@@ -229,9 +282,29 @@ pub struct BenchArgs {
     /// Slices per modality
     #[arg(long, default_value_t = 100, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub runs: usize,
+    /// Instead: segment without a pause for so long (like 30m or 90s), and report minute by minute
+    #[arg(long, value_parser = length, value_name = "TIME")]
+    pub sustained: Option<Duration>,
+    /// Also draw the minutes (SVG)
+    #[arg(long, value_name = "SVG", requires = "sustained")]
+    pub curve: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// A length of time.
+fn length(text: &str) -> Result<Duration, String> {
+    let fault = || format!("'{text}': expected a time like 90s, 30m or 2h");
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        _ => return Err(fault()),
+    };
+    let count: u64 = text[..text.len() - 1].parse().map_err(|_| fault())?;
+    let seconds = count.checked_mul(unit).filter(|seconds| (1..=604_800).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(fault)
 }
 
 /// Arguments of `first-slice`.

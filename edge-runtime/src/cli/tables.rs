@@ -14,6 +14,8 @@ use edge_runtime::{
     profile::Profile,
     segment::VolumeReport,
     selftest::Answer,
+    serve::Snapshot,
+    sustained::Sustained,
     timing::{StageSummaries, Summary},
 };
 use serde::Serialize;
@@ -80,7 +82,7 @@ pub fn stages(out: &mut impl Write, modality: Modality, unit: &str, stages: &Sta
     let StageSummaries { preprocess, infer, postprocess, slice, .. } = stages;
     for (name, summary) in [("preprocess", preprocess), ("infer", infer), ("postprocess", postprocess), (&whole, slice)]
     {
-        let Summary { p50_ms, p90_ms, p99_ms, max_ms } = summary;
+        let Summary { p50_ms, p90_ms, p99_ms, p999_ms: _, max_ms } = summary;
         writeln!(out, "  {name:<16} {p50_ms:>8.2} {p90_ms:>8.2} {p99_ms:>8.2} {max_ms:>8.2}")?;
     }
     Ok(())
@@ -228,6 +230,68 @@ pub fn profile(out: &mut impl Write, profile: &Profile) -> io::Result<()> {
 pub fn codes(out: &mut impl Write) -> io::Result<()> {
     for code in Code::ALL {
         writeln!(out, "{:<14} {}\n{:<14} -> {}", code.name(), code.meaning(), "", code.advice())?;
+    }
+    Ok(())
+}
+
+/// The table of `docs/codes.md`.
+pub fn codes_markdown(out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "# Codes\n")?;
+    writeln!(
+        out,
+        "Every refusal of `gantry-edge` has a stable code: it never changes its meaning and is never used again for"
+    )?;
+    writeln!(out, "another. Made by `gantry-edge codes --markdown`; a test compares.\n")?;
+    writeln!(out, "| code | what it means | what to do |\n|---|---|---|")?;
+    for code in Code::ALL {
+        writeln!(out, "| `{}` | {} | {} |", code.name(), code.meaning(), code.advice())?;
+    }
+    Ok(())
+}
+
+/// What a service did.
+pub fn service(out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
+    writeln!(out, "instances and volumes  {}", snapshot.received)?;
+    for (what, count) in &snapshot.slices {
+        writeln!(out, "slices, {what:<14} {count}")?;
+    }
+    for (what, count) in &snapshot.series {
+        writeln!(out, "series, {what:<14} {count}")?;
+    }
+    for (code, count) in &snapshot.codes {
+        writeln!(out, "{code:<22} {count}")?;
+    }
+    if !snapshot.times.is_empty() {
+        writeln!(out, "\n{:<18} {:>9} {:>9} {:>9} {:>9} {:>9}", "ms", "p50", "p90", "p99", "p99.9", "max")?;
+    }
+    for (what, time) in &snapshot.times {
+        let Summary { p50_ms, p90_ms, p99_ms, p999_ms, max_ms } = time;
+        writeln!(out, "{what:<18} {p50_ms:>9.3} {p90_ms:>9.3} {p99_ms:>9.3} {p999_ms:>9.3} {max_ms:>9.3}")?;
+    }
+    Ok(())
+}
+
+/// Steady load, minute by minute.
+pub fn sustained(out: &mut impl Write, report: &Sustained) -> io::Result<()> {
+    writeln!(out, "{} on {}, engine {}", report.name, report.cpu, report.engine)?;
+    if !report.optimised {
+        writeln!(out, "built without optimisation: times say nothing about a release build")?;
+    }
+    writeln!(out, "minute  modality  slices   p50 ms   p99 ms   max ms      MHz  hottest C")?;
+    let known = |value: Option<f64>| value.map_or_else(|| "unknown".into(), |value| format!("{value:.0}"));
+    for minute in &report.minutes {
+        let (mhz, hottest) = (known(minute.cpu_mhz), known(minute.hottest_c));
+        for times in &minute.modalities {
+            let Summary { p50_ms, p99_ms, max_ms, .. } = times.slice;
+            let (number, modality, slices) = (minute.minute, times.modality.name(), times.slices);
+            writeln!(
+                out,
+                "{number:>6}  {modality:<8} {slices:>7} {p50_ms:>8.3} {p99_ms:>8.3} {max_ms:>8.3} {mhz:>8}  {hottest:>9}"
+            )?;
+        }
+    }
+    for (modality, ratio) in report.drift() {
+        writeln!(out, "{modality}: the last minute's median is {ratio:.3} of the first one's")?;
     }
     Ok(())
 }

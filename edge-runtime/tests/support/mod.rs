@@ -4,6 +4,8 @@
 //! Scales of activations are powers of two, so that every order of multiplication gives one factor.
 #![allow(dead_code)] // Each test binary uses a part.
 
+pub mod dicom;
+
 use contract::{
     Grid, Intensity, LabelMap, Modality, ModelSpec, Net, VERSION, golden,
     manifest::{Golden, MANIFEST_KEY, Manifest, Precision, Provenance},

@@ -1,0 +1,321 @@
+//! The front desk: every source hands its instances in here. An instance is decoded in its source's own thread, refused with
+//! a code or turned into slices, and those are given to the dispatcher.
+
+use std::{
+    collections::{HashMap, HashSet},
+    panic::{self, AssertUnwindSafe},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc::SyncSender,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use contract::{Modality, ModelSpec, Plane};
+use dicom::{Frame, Identity, Image, Orientation};
+use dicom_dictionary_std::tags;
+use dicom_object::DefaultDicomObject;
+use volume::raw;
+
+use super::{
+    config::Config,
+    dispatch::{Item, Slice},
+    refusal::Refusal,
+    rings::Bell,
+    spool::Kept,
+    ticket::{Origin, Ticket, Waiter},
+};
+use crate::{Code, error::grid_code};
+
+/// How often a patient source looks whether there is room.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Two slices lie at the same place if they are this close, mm.
+const SAME_MM: f64 = 1e-2;
+
+/// Where all sources meet.
+pub struct Desk {
+    spec: ModelSpec,
+    max_pixels: usize,
+    max_slices: usize,
+    max_open: usize,
+    /// Slices that may be under way for a patient source to go on.
+    room: usize,
+    inbox: SyncSender<Item>,
+    bell: Arc<Bell>,
+    open: Mutex<HashMap<Arc<str>, Open>>,
+    under_way: AtomicUsize,
+    next_source: AtomicU64,
+    stopping: AtomicBool,
+}
+
+/// What the desk knows of a series that is not yet written.
+#[derive(Default)]
+struct Open {
+    instances: HashSet<String>,
+    /// Orientation and place.
+    places: Vec<([f64; 6], [f64; 3])>,
+    slices: usize,
+    /// Instances that could not be read although they belong to it.
+    unreadable: usize,
+}
+
+/// How an instance came.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// By which association, folder or replay.
+    pub source: u64,
+    /// Its first byte.
+    pub begun: Instant,
+    /// Its last byte.
+    pub received: Instant,
+    /// The file that keeps it.
+    pub kept: Option<Arc<Kept>>,
+    /// Whether the source waits until there is room, rather than having slices dropped.
+    pub patient: bool,
+}
+
+impl Desk {
+    /// Opens it.
+    pub fn new(config: &Config, spec: &ModelSpec, inbox: SyncSender<Item>, bell: Arc<Bell>) -> Self {
+        Self {
+            spec: spec.clone(),
+            max_pixels: config.slices.max_pixels,
+            max_slices: config.series.max_slices,
+            max_open: config.series.max_open,
+            room: config.slices.frames.min(config.slices.backlog),
+            inbox,
+            bell,
+            open: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            next_source: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// A number for an association, folder or replay.
+    pub fn source(&self) -> u64 {
+        self.next_source.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes a DICOM instance. The waiter, where one is wanted, ends when all its label maps exist.
+    ///
+    /// # Errors
+    /// [`Refusal`] of the whole instance.
+    pub fn dicom(
+        &self,
+        object: DefaultDicomObject,
+        arrival: &Arrival,
+        wait: bool,
+    ) -> Result<Option<Arc<Waiter>>, Refusal> {
+        let image = decode(&object)?;
+        let identity = Arc::new(Identity::new(&object)?);
+        self.serves(image.modality)?;
+        let orient = |frame: &Frame| -> Result<_, Refusal> {
+            let orientation = Orientation::new(&frame.plane)?;
+            let plane = orientation.canonical(frame.plane.spacing_mm);
+            self.fits(&plane)?;
+            Ok((orientation, plane))
+        };
+        let orientations = image.frames.iter().map(orient).collect::<Result<Vec<_>, _>>()?;
+        let series: Arc<str> = identity.series.as_str().into();
+        self.enter(&series, &identity, &image.frames)?;
+        let waiter = wait.then(|| Arc::new(Waiter::new(image.frames.len())));
+        let header = Arc::new(header(object));
+        let exponent = raw::exponent(image.modality, image.frames.iter().flat_map(Frame::values));
+        let several = image.frames.len() > 1;
+        for (index, (frame, (orientation, plane))) in image.frames.into_iter().zip(orientations).enumerate() {
+            let ticket = Ticket {
+                source: arrival.source,
+                series: series.clone(),
+                modality: image.modality,
+                plane,
+                origin: Origin::Dicom {
+                    identity: identity.clone(),
+                    header: header.clone(),
+                    place: frame.plane,
+                    orientation,
+                    frame: several.then_some(index as u32 + 1),
+                },
+                kept: arrival.kept.clone(),
+                waiter: waiter.clone(),
+            };
+            let values: Vec<i16> = frame.values().map(|value| raw::raw(value, exponent)).collect();
+            let raw = orientation.indices().map(|index| values[index]).collect();
+            // The frames of one instance come all at once: they have to wait for each other.
+            self.hand_in(ticket, raw, arrival, arrival.patient || several)?;
+        }
+        Ok(waiter)
+    }
+
+    /// Takes a NIfTI volume, slice by slice.
+    ///
+    /// # Errors
+    /// [`Refusal`] of the whole volume.
+    pub fn nifti(&self, path: PathBuf, modality: Modality, arrival: &Arrival) -> Result<(), Refusal> {
+        self.serves(modality)?;
+        let image = volume::read_image(&path, modality).map_err(|error| Refusal::new(Code::Volume, error))?;
+        let plane = image.plane();
+        self.fits(&plane)?;
+        let (path, geometry) = (Arc::new(path), Arc::new(image.geometry.clone()));
+        for (z, raw) in image.raw.chunks_exact(plane.height * plane.width).enumerate() {
+            let ticket = Ticket {
+                source: arrival.source,
+                series: path.to_string_lossy().as_ref().into(),
+                modality,
+                plane,
+                origin: Origin::Nifti { path: path.clone(), geometry: geometry.clone(), z },
+                kept: None,
+                waiter: None,
+            };
+            self.hand_in(ticket, raw.to_vec(), arrival, true)?;
+        }
+        Ok(())
+    }
+
+    /// Says that a source will bring nothing more.
+    pub fn closed(&self, source: u64) {
+        // The dispatcher ends after all sources, so this arrives.
+        let _ = self.inbox.send(Item::Closed(source));
+        self.bell.ring();
+    }
+
+    /// Notes that a slice of a series came and could not be read.
+    pub fn unreadable(&self, series: &str) {
+        if let Some(open) = self.open().get_mut(series) {
+            open.unreadable += 1;
+        }
+    }
+
+    /// Forgets a series that is over, so that it may come again; returns how many of its instances could not be read.
+    pub fn forget(&self, series: &str) -> usize {
+        self.open().remove(series).map_or(0, |open| open.unreadable)
+    }
+
+    /// Series that are not over.
+    pub fn open_series(&self) -> usize {
+        self.open().len()
+    }
+
+    /// A slice has left the loop.
+    pub fn left(&self) {
+        self.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Slices in the loop or before it.
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Acquire)
+    }
+
+    /// Takes nothing more.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing more is taken.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Arc<str>, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serves(&self, modality: Modality) -> Result<(), Refusal> {
+        match self.spec.modalities.contains(&modality) {
+            true => Ok(()),
+            false => Err(Refusal::new(Code::ModelModality, format!("the model has no branch for {modality}"))),
+        }
+    }
+
+    fn fits(&self, plane: &Plane) -> Result<(), Refusal> {
+        plane.check().map_err(|error| Refusal::new(grid_code(&error), error))?;
+        let (Plane { height, width, .. }, most) = (plane, self.max_pixels);
+        match height * width <= most {
+            true => Ok(()),
+            false => {
+                let found = format!("{width} x {height} pixels: expected at most {most} (slices.max_pixels)");
+                Err(Refusal::new(Code::DicomSize, found))
+            }
+        }
+    }
+
+    /// Notes an instance in its series, or refuses it.
+    fn enter(&self, series: &Arc<str>, identity: &Identity, frames: &[Frame]) -> Result<(), Refusal> {
+        let mut all = self.open();
+        if !all.contains_key(series) && all.len() >= self.max_open {
+            return Err(Refusal::new(Code::SeriesFull, format!("{} series are open (series.max_open)", all.len())));
+        }
+        let open = all.entry(series.clone()).or_default();
+        if open.slices + frames.len() > self.max_slices {
+            let found = format!("slice {} of a series (series.max_slices)", open.slices + frames.len());
+            return Err(Refusal::new(Code::SeriesFull, found));
+        }
+        if open.instances.contains(&identity.sop_instance) {
+            return Err(Refusal::new(Code::SeriesDuplicate, format!("instance {}", identity.sop_instance)));
+        }
+        let before = open.places.len();
+        for frame in frames {
+            let plane = &frame.plane;
+            let ([a, b, c], [d, e, f]) = (plane.along, plane.down);
+            let directions = [a, b, c, d, e, f];
+            let near = |a: &[f64], b: &[f64], most: f64| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= most);
+            let same = |(theirs, place): &([f64; 6], [f64; 3])| {
+                near(theirs, &directions, 1e-3) && near(place, &plane.first_mm, SAME_MM)
+            };
+            if open.places.iter().any(same) {
+                open.places.truncate(before);
+                let found = format!("instance {} at {:.2?} mm", identity.sop_instance, plane.first_mm);
+                return Err(Refusal::new(Code::SeriesPlace, found));
+            }
+            open.places.push((directions, plane.first_mm));
+        }
+        open.slices += frames.len();
+        open.instances.insert(identity.sop_instance.clone());
+        Ok(())
+    }
+
+    fn hand_in(&self, ticket: Ticket, raw: Vec<i16>, arrival: &Arrival, patient: bool) -> Result<(), Refusal> {
+        let stopped = || Refusal::new(Code::Stopping, "the service is ending");
+        let (mut begun, mut received) = (arrival.begun, arrival.received);
+        if patient {
+            while self.under_way() >= self.room {
+                if self.stopping() && ticket.kept.is_none() && ticket.waiter.is_none() {
+                    return Err(stopped());
+                }
+                thread::sleep(LOOK);
+            }
+            // It could have come now: a patient source's slices do not age before they are let in.
+            begun = Instant::now().max(begun);
+            received = begun;
+        }
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        let slice = Slice { ticket: Arc::new(ticket), raw, begun, received, decoded: Instant::now() };
+        if self.inbox.send(Item::Slice(Box::new(slice))).is_err() {
+            self.left();
+            return Err(stopped());
+        }
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+/// The elements beside the pixels.
+fn header(object: DefaultDicomObject) -> dicom_object::InMemDicomObject {
+    let mut header = object.into_inner();
+    // Large, and of no use to what is made of it.
+    for tag in [tags::PIXEL_DATA, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE] {
+        header.remove_element(tag);
+    }
+    header
+}
+
+/// Reads an instance. Decoders are other people's, and some panic on pixels that nobody made on purpose.
+fn decode(object: &DefaultDicomObject) -> Result<Image, Refusal> {
+    let image = panic::catch_unwind(AssertUnwindSafe(|| Image::new(object)));
+    let panicked = |_| Refusal::new(Code::DicomUnreadable, "the decoder gave up in disorder (see the log)");
+    Ok(image.map_err(panicked)??)
+}
