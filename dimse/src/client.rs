@@ -1,360 +1,243 @@
-//! A sender of C-STORE and C-ECHO.
+//! A sender of C-STORE and C-ECHO (PS3.4 annexes A and B). It changes nothing: every object travels in the transfer syntax of its
+//! file, and its data set goes from the file to the wire in pieces of one PDU, so memory does not grow with the object.
+//!
+//! What it does not do: transcode, compress, negotiate roles, or ask for storage commitment. A success status is the peer's word
+//! that it has the object.
+
+mod association;
+mod command;
+mod object;
+mod wire;
 
 use std::{
-    fs::File,
-    io::{BufReader, Read, Seek},
-    net::{TcpStream, ToSocketAddrs},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use dicom_dictionary_std::{tags, uids};
-use dicom_object::FileMetaTable;
-use dicom_ul::pdu::{
-    AbortRQSource, AssociationRJResult, AssociationRQ, PDataValue, PDataValueType, Pdu, PresentationContextProposed,
-    PresentationContextResultReason, UserVariableItem,
-};
-use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+use association::{Association, Context, Failure, MOST_CONTEXTS};
+use object::Object;
 
-use crate::{
-    message::Command,
-    server::{IMPLEMENTATION_CLASS, IMPLEMENTATION_NAME},
-    wire::{Broken, Timed, Wire},
-};
+/// Peers count objects per association, and some grow with them.
+const MOST_OBJECTS: usize = 1000;
+/// Bytes of a PDU's variable field: every peer takes this much.
+const SMALLEST_PDU: u32 = dicom_ul::pdu::MINIMUM_PDU_SIZE;
+/// More brings nothing, and no association PDU of an honest peer is larger.
+const LARGEST_PDU: u32 = 1 << 20;
 
-/// PS3.7 A.2.1.
-const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
-/// Contexts have odd numbers of one byte (PS3.8 9.3.2.2).
-const MAX_CONTEXTS: usize = 128;
-/// Header of a PDV within a PDU: length, context, control.
-const PDV_HEADER: usize = 6;
-/// What we send at a time to a peer that has no limit.
-const USUAL_PDU_BYTES: usize = 131_072;
-/// Where a file's meta information begins.
-const PREAMBLE: u64 = 128;
-
-/// Where objects go.
+/// Where to send to, and as whom.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// `host:port`, looked up at each connection.
+    /// `host:port`, looked up anew for each association. The system's own limits hold for a name that does not resolve.
     pub address: String,
-    /// Its title.
+    /// The peer's application entity title, 1 to 16 characters.
     pub ae_title: String,
-    /// Ours.
+    /// Our application entity title, 1 to 16 characters.
     pub calling: String,
-    /// For connecting, and for each answer.
+    /// For the connection with the TLS handshake, and for every PDU on its own.
     pub timeout: Duration,
-    /// Longest PDU that is taken.
+    /// The largest PDU that we send or take, in bytes (PS3.8 D.1); the peer may ask for smaller ones. 1,018 to 1,048,576: outside,
+    /// the nearest of them.
     pub max_pdu_bytes: u32,
-    /// Plain TCP if absent.
-    pub tls: Option<Arc<ClientConfig>>,
+    /// TLS with these certificates; see [`crate::tls::Files::client`].
+    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-/// Why an object was not stored.
+/// Why an object was not delivered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nobody there, or gone in the middle.
-    #[error("{0}")]
-    Connection(String),
-    /// No association.
-    #[error("the association was rejected ({reason}), {}", if *permanent { "for good" } else { "for now" })]
-    Rejected {
-        /// The peer says that it makes no sense to try again. It may be wrong: titles are configured on both sides.
-        permanent: bool,
-        /// Its reason.
+    /// There is no connection, or TLS was not agreed.
+    #[error("cannot connect to {address}: {reason}")]
+    Connect {
+        /// As in [`Target::address`].
+        address: String,
+        /// What the system or TLS said.
         reason: String,
     },
-    /// An answer that the protocol does not know.
-    #[error("the peer broke the protocol: {0}")]
+    /// The connection was there and ended or fell silent: closed, aborted, or a timeout. The peer may have the object even so.
+    #[error("the association was lost: {0}")]
+    Lost(String),
+    /// Not tried, because the association was lost over an earlier object.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// The peer did not want the association (PS3.8 9.3.4).
+    #[error("the association was rejected ({}): {reason}", if *.permanent { "permanently" } else { "for now" })]
+    Rejected {
+        /// Trying again is of no use until someone changes a configuration.
+        permanent: bool,
+        /// In the words of the standard.
+        reason: String,
+    },
+    /// The peer does not keep to the standard, or an application entity title does not.
+    #[error("against the protocol: {0}")]
     Protocol(String),
-    /// The peer does not take such objects.
-    #[error("the peer takes no {class} in transfer syntax {syntax}")]
+    /// The peer takes no objects of this SOP class in this transfer syntax.
+    #[error("the peer does not accept SOP class {class} in transfer syntax {syntax}")]
     NotAccepted {
-        /// SOP class.
+        /// SOP class UID.
         class: String,
-        /// Transfer syntax.
+        /// Transfer syntax UID.
         syntax: String,
     },
-    /// The peer refused the object.
-    #[error("status {code:04x} {comment}")]
+    /// The peer answered with a failure (PS3.4 table B.2-1, PS3.7 annex C).
+    #[error("the peer refused with status {code:04X}H{}{comment}", if .comment.is_empty() { "" } else { ": " })]
     Status {
-        /// As in the answer.
+        /// (0000,0900)
         code: u16,
-        /// Its comment.
+        /// (0000,0902) Error Comment, empty if there was none.
         comment: String,
     },
-    /// The file is no DICOM file, or is damaged.
+    /// The object itself cannot be read; names the file.
     #[error("{0}")]
     File(String),
+    /// The system cannot read the file for now, say for want of file descriptors; names the file.
+    #[error("{0}")]
+    System(String),
 }
 
 impl Error {
-    /// Whether it makes sense to try again: everything that may be otherwise tomorrow without the object being another,
-    /// which includes the configuration of the other side. Statuses are those of PS3.4 B.2.3 and PS3.7 C.
-    pub const fn transient(&self) -> bool {
+    /// The same object may well be taken later, without anybody changing anything.
+    ///
+    /// Of the failures, PS3.4 table B.2-1 calls A7xxH "refused: out of resources", which passes; 0110H (PS3.7 C.5.12, processing
+    /// failure) is what archives answer when something inside them is down. Everything else says that the object or the request is
+    /// wrong and will be so again: A9xxH (does not match the SOP class), Cxxx (cannot understand), 0122H (SOP class not supported),
+    /// 0124H (not authorised) and so on.
+    pub fn transient(&self) -> bool {
         match self {
-            Self::Connection(_) | Self::Rejected { .. } | Self::Protocol(_) => true,
-            // Out of resources; processing failure.
-            Self::Status { code, .. } => *code >> 8 == 0xa7 || *code == 0x0110,
-            Self::NotAccepted { .. } | Self::File(_) => false,
+            Error::Connect { .. } | Error::Lost(_) | Error::NotSent(_) | Error::System(_) => true,
+            Error::Rejected { permanent, .. } => !permanent,
+            Error::Status { code, .. } => matches!(code, 0xA700..=0xA7FF | 0x0110),
+            Error::Protocol(_) | Error::NotAccepted { .. } | Error::File(_) => false,
         }
     }
 }
 
-impl From<Broken> for Error {
-    fn from(broken: Broken) -> Self {
-        match broken {
-            Broken::Protocol(words) => Self::Protocol(words),
-            Broken::Lost => Self::Connection("the connection went away".into()),
-            Broken::TimedOut => Self::Connection("no answer in time".into()),
-            Broken::Stopped => Self::Connection("stopped".into()),
-        }
+/// Success and warnings mean that the object is stored (PS3.4 table B.2-1: Bxxx; PS3.7 annex C: 0001H, 0107H, 0116H).
+fn judge(code: u16, comment: String) -> Result<(), Error> {
+    match code {
+        0 | 0x0001 | 0x0107 | 0x0116 | 0xB000..=0xBFFF => Ok(()),
+        code => Err(Error::Status { code, comment }),
     }
 }
 
-/// A file that is to be sent: what it is, and where its data set begins.
-struct Source {
-    class: String,
-    instance: String,
-    syntax: String,
-    file: BufReader<File>,
-    left: u64,
-}
-
-/// Whether somebody answers.
-///
-/// # Errors
-/// [`Error`].
+/// Asks the peer whether it is there (C-ECHO).
 pub fn echo(target: &Target) -> Result<(), Error> {
-    let syntax = uids::IMPLICIT_VR_LITTLE_ENDIAN;
-    let mut association = Association::open(target, &[(uids::VERIFICATION.into(), syntax.into())])?;
-    let context = association.context(uids::VERIFICATION, syntax)?;
-    let result = association.ask(context, &Command::echo(1), None);
-    association.close();
-    result
+    let context = ("1.2.840.10008.1.1".to_owned(), "1.2.840.10008.1.2".to_owned());
+    let mut association = Association::open(target, std::slice::from_ref(&context))?;
+    let answer = association.echo(&context);
+    match answer {
+        Ok(()) | Err(Error::Status { .. } | Error::NotAccepted { .. }) => association.release(),
+        Err(_) => {}
+    }
+    answer
 }
 
-/// Stores files, in as few associations as possible; one result per file. Where the connection breaks, the files that were
-/// not yet stored share its error.
+/// Sends DICOM files over one association, or over several if they need more than 128 presentation contexts or are more than
+/// 1,000; a result per file, in their order.
 pub fn store(target: &Target, files: &[PathBuf]) -> Vec<Result<(), Error>> {
-    let mut results: Vec<Option<Result<(), Error>>> = vec![None; files.len()];
-    let mut sources = vec![];
-    for (index, path) in files.iter().enumerate() {
-        match Source::open(path) {
-            Ok(source) => sources.push((index, source)),
-            Err(error) => results[index] = Some(Err(error)),
+    let mut results = vec![Err(Error::NotSent(String::new())); files.len()];
+    store_each(target, files, |index, result, _| {
+        results[index] = result;
+        true
+    });
+    results
+}
+
+/// [`store`], telling the result of each file as soon as it is known: its index, what came of it, how long the transfer took.
+/// Unreadable files come first. `each` answers whether to go on; after a `false` nothing more is sent or told.
+pub fn store_each(
+    target: &Target,
+    files: &[impl AsRef<Path>],
+    mut each: impl FnMut(usize, Result<(), Error>, Duration) -> bool,
+) {
+    let mut objects = Vec::with_capacity(files.len());
+    for (index, file) in files.iter().enumerate() {
+        match Object::open(file.as_ref()) {
+            Ok(object) => objects.push((index, object)),
+            Err(error) => {
+                if !each(index, Err(error), Duration::ZERO) {
+                    return;
+                }
+            }
         }
     }
-    while !sources.is_empty() {
-        let mut kinds: Vec<(String, String)> = vec![];
-        let mut count = 0;
-        for (_, source) in &sources {
-            let kind = (source.class.clone(), source.syntax.clone());
-            if !kinds.contains(&kind) {
-                if kinds.len() == MAX_CONTEXTS {
+    let mut left = objects.as_slice();
+    while !left.is_empty() {
+        match store_some(target, left, &mut each) {
+            Some(done) => left = &left[done..],
+            None => return,
+        }
+    }
+}
+
+/// Sends over one association what fits it. How many objects are done with, or nothing if that is the end of it all.
+fn store_some(
+    target: &Target,
+    objects: &[(usize, Object)],
+    each: &mut impl FnMut(usize, Result<(), Error>, Duration) -> bool,
+) -> Option<usize> {
+    let (contexts, count) = contexts(objects);
+    let mut association = match Association::open(target, &contexts) {
+        Ok(association) => association,
+        Err(error) => {
+            for (index, _) in objects {
+                if !each(*index, Err(error.clone()), Duration::ZERO) {
                     break;
                 }
-                kinds.push(kind);
             }
-            count += 1;
+            return None;
         }
-        let rest = sources.split_off(count);
-        let batch = std::mem::replace(&mut sources, rest);
-        match Association::open(target, &kinds) {
-            Err(error) => batch.into_iter().for_each(|(index, _)| results[index] = Some(Err(error.clone()))),
-            Ok(mut association) => {
-                let mut broken = None;
-                for (number, (index, source)) in batch.into_iter().enumerate() {
-                    let result = match &broken {
-                        Some(error) => Err(Error::clone(error)),
-                        None => association.send(number as u16, source),
-                    };
-                    if let Err(error @ (Error::Connection(_) | Error::Protocol(_))) = &result {
-                        broken.get_or_insert_with(|| error.clone());
-                    }
-                    results[index] = Some(result);
-                }
-                match broken {
-                    None => association.close(),
-                    Some(_) => association.wire.abort(AbortRQSource::ServiceUser),
-                }
+    };
+    for (position, (index, object)) in objects[..count].iter().enumerate() {
+        let begin = Instant::now();
+        let outcome = association.store(object);
+        let took = begin.elapsed();
+        let Err(Failure { error, usable }) = outcome else {
+            if !each(*index, Ok(()), took) {
+                association.release();
+                return None;
             }
-        }
-    }
-    results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::File("not sent".into())))).collect()
-}
-
-impl Source {
-    fn open(path: &Path) -> Result<Self, Error> {
-        let fault = |error: &dyn std::fmt::Display| Error::File(format!("{}: {error}", path.display()));
-        let mut file = BufReader::new(File::open(path).map_err(|error| fault(&error))?);
-        file.seek_relative(PREAMBLE as i64).map_err(|error| fault(&error))?;
-        let meta = FileMetaTable::from_reader(&mut file).map_err(|error| fault(&error))?;
-        let start = file.stream_position().map_err(|error| fault(&error))?;
-        let length = file.get_ref().metadata().map_err(|error| fault(&error))?.len();
-        let trimmed = |text: &str| text.trim_end_matches(['\0', ' ']).to_owned();
-        Ok(Self {
-            class: trimmed(&meta.media_storage_sop_class_uid),
-            instance: trimmed(&meta.media_storage_sop_instance_uid),
-            syntax: trimmed(&meta.transfer_syntax),
-            file,
-            left: length.saturating_sub(start),
-        })
-    }
-}
-
-/// An agreed association.
-struct Association {
-    wire: Wire,
-    timeout: Duration,
-    max_pdu_bytes: u32,
-    /// Bytes of data in one PDU to the peer.
-    piece: usize,
-    /// Number, SOP class and transfer syntax of what was agreed.
-    contexts: Vec<(u8, String, String)>,
-}
-
-impl Association {
-    fn open(target: &Target, kinds: &[(String, String)]) -> Result<Self, Error> {
-        let mut wire = connect(target)?;
-        let proposed = kinds.iter().zip((1..=u8::MAX).step_by(2)).map(|((class, syntax), id)| {
-            let transfer_syntaxes = vec![syntax.clone()];
-            PresentationContextProposed { id, abstract_syntax: class.clone(), transfer_syntaxes }
-        });
-        let proposed: Vec<_> = proposed.collect();
-        let request = Pdu::AssociationRQ(AssociationRQ {
-            protocol_version: 1,
-            calling_ae_title: target.calling.clone(),
-            called_ae_title: target.ae_title.clone(),
-            application_context_name: APPLICATION_CONTEXT.into(),
-            presentation_contexts: proposed.clone(),
-            user_variables: vec![
-                UserVariableItem::MaxLength(target.max_pdu_bytes),
-                UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS.into()),
-                UserVariableItem::ImplementationVersionName(IMPLEMENTATION_NAME.into()),
-            ],
-        });
-        wire.write(&request, target.timeout)?;
-        let accepted = match wire.read(target.max_pdu_bytes, target.timeout, true)? {
-            Pdu::AssociationAC(accepted) => accepted,
-            Pdu::AssociationRJ(rejection) => {
-                let permanent = rejection.result == AssociationRJResult::Permanent;
-                return Err(Error::Rejected { permanent, reason: format!("{:?}", rejection.source) });
-            }
-            Pdu::AbortRQ { .. } => return Err(Error::Connection("the peer aborted".into())),
-            _ => {
-                wire.abort_protocol();
-                return Err(Error::Protocol("another PDU than an answer to the request".into()));
-            }
+            continue;
         };
-        let limit = accepted.user_variables.iter().find_map(|item| match item {
-            UserVariableItem::MaxLength(limit) if *limit > 0 => Some(*limit as usize),
-            _ => None,
-        });
-        // Even, as PS3.8 9.3.5.1 wants fragments.
-        let piece = limit.unwrap_or(USUAL_PDU_BYTES).min(USUAL_PDU_BYTES).saturating_sub(PDV_HEADER) & !1;
-        if piece == 0 {
-            wire.abort_protocol();
-            return Err(Error::Protocol("a largest PDU that holds nothing".into()));
-        }
-        let contexts = accepted.presentation_contexts.iter().filter_map(|result| {
-            let context = proposed.iter().find(|context| context.id == result.id)?;
-            let syntax = context.transfer_syntaxes.first()?;
-            let agreed = result.reason == PresentationContextResultReason::Acceptance
-                && result.transfer_syntax.trim_end_matches(['\0', ' ']) == syntax;
-            agreed.then(|| (context.id, context.abstract_syntax.clone(), syntax.clone()))
-        });
-        let contexts = contexts.collect();
-        Ok(Self { wire, timeout: target.timeout, max_pdu_bytes: target.max_pdu_bytes, piece, contexts })
-    }
-
-    fn context(&self, class: &str, syntax: &str) -> Result<u8, Error> {
-        let found = self.contexts.iter().find(|(_, agreed, by)| agreed == class && by == syntax);
-        let missing = || Error::NotAccepted { class: class.into(), syntax: syntax.into() };
-        found.map(|(id, ..)| *id).ok_or_else(missing)
-    }
-
-    fn send(&mut self, message: u16, source: Source) -> Result<(), Error> {
-        let context = self.context(&source.class, &source.syntax)?;
-        let command = Command::store(message, &source.class, &source.instance);
-        self.ask(context, &command, Some(source))
-    }
-
-    /// Sends a command, a data set if there is one, and waits for the status.
-    fn ask(&mut self, context: u8, command: &Command, source: Option<Source>) -> Result<(), Error> {
-        let bytes = command.bytes().map_err(Error::Protocol)?;
-        self.write(context, PDataValueType::Command, bytes, true)?;
-        if let Some(Source { mut file, mut left, .. }) = source {
-            while left > 0 {
-                let mut data = vec![0; left.min(self.piece as u64) as usize];
-                file.read_exact(&mut data).map_err(|error| Error::Connection(format!("reading the file: {error}")))?;
-                left -= data.len() as u64;
-                self.write(context, PDataValueType::Data, data, left == 0)?;
+        let of_the_file = matches!(error, Error::File(_) | Error::System(_));
+        let reason = error.to_string();
+        let go_on = each(*index, Err(error), took);
+        match (usable, go_on) {
+            (true, true) => {}
+            (true, false) => {
+                association.release();
+                return None;
             }
-        }
-        let mut answer = vec![];
-        loop {
-            let pieces = match self.wire.read(self.max_pdu_bytes, self.timeout, true)? {
-                Pdu::PData { data } => data,
-                Pdu::AbortRQ { .. } => return Err(Error::Connection("the peer aborted".into())),
-                _ => return Err(Error::Protocol("another PDU than an answer".into())),
-            };
-            for piece in pieces {
-                if piece.value_type != PDataValueType::Command || answer.len() + piece.data.len() > USUAL_PDU_BYTES {
-                    return Err(Error::Protocol("another message than an answer".into()));
+            // The file broke off, not the peer: the others deserve an association of their own.
+            (false, true) if of_the_file => {
+                association.abort();
+                return Some(position + 1);
+            }
+            (false, _) => {
+                for (index, _) in &objects[position + 1..] {
+                    if !go_on || !each(*index, Err(Error::NotSent(reason.clone())), Duration::ZERO) {
+                        break;
+                    }
                 }
-                answer.extend(piece.data);
-                if piece.is_last {
-                    return status(&Command::read(&answer).map_err(Error::Protocol)?);
-                }
+                return None;
             }
         }
     }
-
-    fn write(&mut self, context: u8, value_type: PDataValueType, data: Vec<u8>, is_last: bool) -> Result<(), Error> {
-        let value = PDataValue { presentation_context_id: context, value_type, is_last, data };
-        Ok(self.wire.write(&Pdu::PData { data: vec![value] }, self.timeout)?)
-    }
-
-    /// Releases the association; what was stored is stored whether or not the peer answers.
-    fn close(mut self) {
-        if self.wire.write(&Pdu::ReleaseRQ, self.timeout).is_ok() {
-            let _ = self.wire.read(self.max_pdu_bytes, self.timeout, true);
-        }
-        self.wire.close();
-    }
+    association.release();
+    Some(count)
 }
 
-/// Success and the warnings of C-STORE, with which an object is stored (PS3.4 B.2.3).
-fn status(answer: &Command) -> Result<(), Error> {
-    match answer.number(tags::STATUS) {
-        Some(0 | 0xb000 | 0xb006 | 0xb007) => Ok(()),
-        Some(code) => {
-            let comment = answer.text(tags::ERROR_COMMENT).unwrap_or_default();
-            Err(Error::Status { code, comment })
+/// The contexts of as many objects from the front as fit one association, and how many these are.
+fn contexts(objects: &[(usize, Object)]) -> (Vec<Context>, usize) {
+    let mut contexts: Vec<Context> = Vec::new();
+    for (count, (_, object)) in objects.iter().enumerate() {
+        let known = contexts.iter().any(|(class, syntax)| *class == object.class && *syntax == object.syntax);
+        if count == MOST_OBJECTS || (!known && contexts.len() == MOST_CONTEXTS) {
+            return (contexts, count);
         }
-        None => Err(Error::Protocol("an answer without status".into())),
-    }
-}
-
-fn connect(target: &Target) -> Result<Wire, Error> {
-    let fault = |error: &dyn std::fmt::Display| Error::Connection(format!("{}: {error}", target.address));
-    let addresses = target.address.to_socket_addrs().map_err(|error| fault(&error))?;
-    let mut last = fault(&"no address of that name");
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, target.timeout) {
-            Ok(socket) => {
-                let timed = Timed::new(socket, Arc::new(AtomicBool::new(false))).map_err(|error| fault(&error))?;
-                let Some(tls) = &target.tls else { return Ok(Wire::Plain(timed)) };
-                let host = target.address.rsplit_once(':').map_or(target.address.as_str(), |(host, _)| host);
-                let name =
-                    ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| fault(&error))?;
-                let connection = ClientConnection::new(tls.clone(), name).map_err(|error| fault(&error))?;
-                return Ok(Wire::Client(Box::new(StreamOwned::new(connection, timed))));
-            }
-            Err(error) => last = fault(&error),
+        if !known {
+            contexts.push((object.class.clone(), object.syntax.clone()));
         }
     }
-    Err(last)
+    (contexts, objects.len())
 }

@@ -2,8 +2,6 @@
 //! and a queue on disk between a program and a destination that may be away.
 
 pub mod client;
-mod message;
 pub mod queue;
 pub mod server;
 pub mod tls;
-mod wire;

@@ -1,275 +1,344 @@
-//! Objects on disk on their way to a destination that may be away.
+//! A queue on disk between a program and a destination that may be away. An object is a file from [`Queue::push`] until the
+//! destination has acknowledged it, so a kill or a power cut at any moment loses nothing that was pushed. It may at worst send one
+//! object twice, when the end came between the acknowledgement and the removal of the file; a second copy has the same SOP Instance
+//! UID, and archives keep one.
 //!
-//! What [`Queue::push`] has taken is sent, whatever happens to the program or the power. A crash between an object's status
-//! and its deletion sends it twice, with the same UID.
+//! One folder belongs to one queue of one process. In it lie the waiting objects, and beside them `refused/`, what the destination
+//! does not want, and `damaged/`, what is no DICOM file any more, each with a `.txt` that says why. Neither counts towards the
+//! limit, and nothing here clears them: a person looks at them, and moves an object that is to be sent after all through `push`.
+//!
+//! The order is that of the pushes, except that an object over which an attempt failed three times goes behind the others, so that
+//! one which makes the destination stumble does not hold them all.
+
+mod folder;
+mod pace;
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use crate::client::{Error, Target, store};
+use crate::client::{self, Error, Target};
+use folder::{Entry, Folder};
+use pace::Pace;
 
-/// Objects of one association.
-const BATCH: usize = 64;
-/// First and longest pause after a failure.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Objects per association: long enough that negotiation does not matter, short enough that an order can change.
+const BATCH: usize = 100;
+/// Failed attempts over an object until others go first.
+const PATIENCE: u32 = 3;
+const SMALLEST_DELAY: Duration = Duration::from_secs(1);
+const LARGEST_DELAY: Duration = Duration::from_secs(60);
 
-/// What happened to an object, or to the destination.
+/// What happened to an object, by the name of its file in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It was stored.
+    /// The destination has it.
     Sent {
-        /// Its share of the time of its association.
+        /// The name.
+        file: String,
+        /// From the first byte of the request to the response.
         took: Duration,
     },
-    /// The destination is away; all objects wait.
-    Retry(String),
-    /// The destination refused it for good; it is in `refused/`, with a note.
-    Refused(String),
-    /// It cannot be read; it is in `damaged/`.
-    Damaged(String),
+    /// It was not taken and stays; when an attempt failed for all, the first waiting object stands for them.
+    Retry {
+        /// The name.
+        file: String,
+        /// What failed.
+        reason: String,
+    },
+    /// The destination does not want it for good; it is in `refused/`.
+    Refused {
+        /// The name.
+        file: String,
+        /// What the destination said.
+        reason: String,
+    },
+    /// The file is gone, or was changed, or is no DICOM file; it is in `damaged/` if it is still there.
+    Damaged {
+        /// The name.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
-/// Why an object was not taken.
+/// Why an object was not taken into the queue.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// Too much waits.
-    #[error(
-        "{waiting} bytes wait and {more} more do not fit: at most {max} are allowed; see why the destination is away"
-    )]
+    /// It would go over the limit.
+    #[error("the queue is full: {waiting} bytes wait, {size} more would go over the limit of {limit}")]
     Full {
-        /// Bytes that wait.
+        /// Of this object, in bytes.
+        size: u64,
+        /// Of what waits, in bytes.
         waiting: u64,
-        /// Of the object.
-        more: u64,
-        /// Allowed.
-        max: u64,
+        /// The `max_bytes` of the queue.
+        limit: u64,
     },
-    /// The disk.
-    #[error(transparent)]
-    Disk(#[from] io::Error),
+    /// The disk did not take it.
+    #[error("the object cannot be written to the queue: {0}")]
+    Io(#[from] io::Error),
 }
 
-/// A queue and its thread.
+/// An outgoing queue and its worker thread. Dropping it is [`Queue::stop`].
 pub struct Queue {
     shared: Arc<Shared>,
     worker: Option<JoinHandle<()>>,
-    max_bytes: u64,
 }
 
 struct Shared {
-    folder: PathBuf,
-    next: AtomicU64,
-    waiting_bytes: AtomicU64,
-    stop: AtomicBool,
-    /// Files that wait, oldest first.
-    waiting: Mutex<Vec<PathBuf>>,
+    folder: Folder,
+    limit: u64,
+    state: Mutex<State>,
     changed: Condvar,
 }
 
+#[derive(Default)]
+struct State {
+    /// By rank (how often the object was put behind the others) and number.
+    waiting: BTreeMap<(u32, u64), Waiting>,
+    /// Of all that waits or is being pushed.
+    bytes: u64,
+    next: u64,
+    stopping: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Waiting {
+    entry: Entry,
+    failures: u32,
+}
+
+impl Waiting {
+    fn key(&self) -> (u32, u64) {
+        (self.failures / PATIENCE, self.entry.number)
+    }
+}
+
 impl Queue {
-    /// Opens a folder and begins to send what an earlier run left in it.
-    ///
-    /// # Errors
-    /// The folder cannot be made or read.
+    /// Opens or makes the queue in `folder` and starts its worker, which first sends what an earlier run left. At most `max_bytes`
+    /// wait. `on_event` is called from the worker and holds it for as long as it takes; it must not panic.
     pub fn open(
         folder: &Path,
         target: Target,
         max_bytes: u64,
         on_event: impl Fn(&Event) + Send + 'static,
     ) -> io::Result<Self> {
-        Self::with_pause(folder, target, max_bytes, FIRST_PAUSE, on_event)
+        Self::open_paced(folder, target, max_bytes, SMALLEST_DELAY, on_event)
     }
 
-    /// As [`Queue::open`], with another first pause after a failure.
-    ///
-    /// # Errors
-    /// The folder cannot be made or read.
-    pub fn with_pause(
+    /// [`Queue::open`] with the delay after the first failed attempt, which doubles from there up to a minute.
+    #[doc(hidden)]
+    pub fn open_paced(
         folder: &Path,
         target: Target,
         max_bytes: u64,
-        first_pause: Duration,
+        smallest_delay: Duration,
         on_event: impl Fn(&Event) + Send + 'static,
     ) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        let (mut waiting, mut next, mut bytes) = (vec![], 0, 0);
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let path = entry.path();
-            let ends = |end: &str| path.extension().is_some_and(|extension| extension == end);
-            if ends("tmp") {
-                // Its push never returned.
-                fs::remove_file(&path)?;
-            } else if ends("dcm") && entry.file_type()?.is_file() {
-                let number = path.file_stem().and_then(|stem| u64::from_str_radix(&stem.to_string_lossy(), 16).ok());
-                next = next.max(number.map_or(0, |number| number + 1));
-                bytes += entry.metadata()?.len();
-                waiting.push(path);
+        let (folder, found) = Folder::open(folder)?;
+        let mut state = State::default();
+        for entry in found {
+            state.bytes = state.bytes.saturating_add(entry.size);
+            state.next = state.next.max(entry.number.saturating_add(1));
+            let waiting = Waiting { entry, failures: 0 };
+            state.waiting.insert(waiting.key(), waiting);
+        }
+        let shared = Arc::new(Shared { folder, limit: max_bytes, state: Mutex::new(state), changed: Condvar::new() });
+        let worker =
+            Worker { shared: shared.clone(), target, pace: Pace::new(smallest_delay, LARGEST_DELAY), on_event };
+        let worker = thread::Builder::new().name("dicom queue".into()).spawn(move || worker.run())?;
+        Ok(Self { shared, worker: Some(worker) })
+    }
+
+    /// Takes a DICOM file (PS3.10), as its bytes. It is on the disk when this returns, and stays until it is delivered or set
+    /// aside. After an error it is not in the queue.
+    pub fn push(&self, file: &[u8]) -> Result<(), QueueError> {
+        let size = file.len() as u64;
+        let entry = {
+            let mut state = self.shared.state();
+            if state.bytes.saturating_add(size) > self.shared.limit {
+                return Err(QueueError::Full { size, waiting: state.bytes, limit: self.shared.limit });
+            }
+            state.bytes += size;
+            state.next += 1;
+            Entry { number: state.next - 1, size }
+        };
+        let written = self.shared.folder.write(entry, file);
+        let mut state = self.shared.state();
+        match written {
+            Ok(()) => {
+                let waiting = Waiting { entry, failures: 0 };
+                state.waiting.insert(waiting.key(), waiting);
+                self.shared.changed.notify_all();
+                Ok(())
+            }
+            Err(error) => {
+                state.bytes = state.bytes.saturating_sub(size);
+                Err(error.into())
             }
         }
-        waiting.sort();
-        let shared = Arc::new(Shared {
-            folder: folder.into(),
-            next: next.into(),
-            waiting_bytes: bytes.into(),
-            stop: AtomicBool::new(false),
-            waiting: Mutex::new(waiting),
-            changed: Condvar::new(),
-        });
-        let worker = {
-            let shared = shared.clone();
-            let work = move || shared.work(&target, first_pause, &on_event);
-            thread::Builder::new().name("queue".into()).spawn(work)?
-        };
-        Ok(Self { shared, worker: Some(worker), max_bytes })
     }
 
-    /// Takes a DICOM file; it is on disk when this returns.
-    ///
-    /// # Errors
-    /// [`QueueError`].
-    pub fn push(&self, file: &[u8]) -> Result<(), QueueError> {
-        let shared = &self.shared;
-        let more = file.len() as u64;
-        let room = |waiting: u64| waiting.checked_add(more).filter(|bytes| *bytes <= self.max_bytes);
-        let taken = shared.waiting_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, room);
-        taken.map_err(|waiting| QueueError::Full { waiting, more, max: self.max_bytes })?;
-        let written = shared.write(file).inspect_err(|_| {
-            shared.waiting_bytes.fetch_sub(more, Ordering::AcqRel);
-        })?;
-        let mut waiting = shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = waiting.partition_point(|path| *path < written);
-        waiting.insert(place, written);
-        shared.changed.notify_all();
-        Ok(())
-    }
-
-    /// Objects that wait.
+    /// How many objects wait, the one being sent among them; an object leaves the count after its event.
     pub fn waiting(&self) -> usize {
-        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.shared.state().waiting.len()
     }
 
-    /// Lets the association in progress come to its end and leaves the rest for the next start.
-    pub fn stop(mut self) {
-        self.end();
-    }
+    /// Starts nothing new, lets the transfer in progress come to its end or its timeout, and returns when the worker has gone.
+    /// What waits is sent after the next [`Queue::open`].
+    pub fn stop(self) {}
+}
 
-    fn end(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.shared.state().stopping = true;
         self.shared.changed.notify_all();
         if let Some(worker) = self.worker.take() {
-            // A panic of the worker has been printed; the files are on disk.
+            // A panic there has already been reported by the thread itself.
             let _ = worker.join();
         }
     }
 }
 
-impl Drop for Queue {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
 impl Shared {
-    fn write(&self, file: &[u8]) -> io::Result<PathBuf> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder.join(format!("{number:016x}.dcm"));
-        let mut part = tempfile::Builder::new().suffix(".tmp").tempfile_in(&self.folder)?;
-        part.write_all(file)?;
-        part.as_file().sync_all()?;
-        part.persist(&path).map_err(|error| error.error)?;
-        // The name is part of the folder.
-        File::open(&self.folder)?.sync_all()?;
-        Ok(path)
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can leave the state half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn work(&self, target: &Target, first_pause: Duration, on_event: &dyn Fn(&Event)) {
-        let mut pause = first_pause;
-        while let Some(batch) = self.batch() {
-            let start = Instant::now();
-            let results = store(target, &batch);
-            let took = start.elapsed() / batch.len() as u32;
-            let mut away = None;
-            for (path, result) in batch.iter().zip(results) {
-                match result {
-                    Ok(()) => {
-                        self.done(path, || fs::remove_file(path));
-                        on_event(&Event::Sent { took });
-                    }
-                    Err(error) if error.transient() => away = Some(error.to_string()),
-                    Err(error @ Error::File(_)) => {
-                        self.done(path, || aside(path, "damaged", &error.to_string()));
-                        on_event(&Event::Damaged(error.to_string()));
-                    }
-                    Err(error) => {
-                        self.done(path, || aside(path, "refused", &error.to_string()));
-                        on_event(&Event::Refused(error.to_string()));
-                    }
-                }
+struct Worker<F> {
+    shared: Arc<Shared>,
+    target: Target,
+    pace: Pace,
+    on_event: F,
+}
+
+impl<F: Fn(&Event)> Worker<F> {
+    fn run(mut self) {
+        while let Some(batch) = self.next_batch() {
+            let attempt = self.send(&batch);
+            if attempt.progress {
+                self.pace.reset();
             }
-            match away {
-                None => pause = first_pause,
-                Some(words) => {
-                    on_event(&Event::Retry(words));
-                    self.rest(pause + jitter(pause));
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
+            if attempt.failed {
+                let delay = self.pace.delay();
+                let state = self.shared.state();
+                let waited = self.shared.changed.wait_timeout_while(state, delay, |state| !state.stopping);
+                drop(waited);
             }
         }
     }
 
-    /// The oldest objects; waits until there are some, `None` at the end.
-    fn batch(&self) -> Option<Vec<PathBuf>> {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = |waiting: &mut Vec<PathBuf>| waiting.is_empty() && !self.stop.load(Ordering::Acquire);
-        // Looks now and then: a stop may be set between the question and the wait.
-        let mut waiting = waiting;
-        while idle(&mut waiting) {
-            let waited = self.changed.wait_timeout(waiting, Duration::from_millis(200));
-            waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+    /// What to send next, when there is something; nothing when it is time to stop.
+    fn next_batch(&self) -> Option<Vec<Waiting>> {
+        let idle = |state: &mut State| state.waiting.is_empty() && !state.stopping;
+        let state = self.shared.changed.wait_while(self.shared.state(), idle).unwrap_or_else(PoisonError::into_inner);
+        (!state.stopping).then(|| state.waiting.values().take(BATCH).copied().collect())
+    }
+
+    /// Tries a batch over one association.
+    fn send(&self, batch: &[Waiting]) -> Attempt {
+        let mut attempt = Attempt::default();
+        let mut whole = Vec::with_capacity(batch.len());
+        for waiting in batch {
+            match self.shared.folder.damage(waiting.entry) {
+                None => whole.push(*waiting),
+                Some(reason) => self.set_aside(waiting, &Error::File(reason), &mut attempt),
+            }
         }
-        let batch = waiting.iter().take(BATCH).cloned().collect();
-        (!self.stop.load(Ordering::Acquire)).then_some(batch)
+        let paths: Vec<_> = whole.iter().map(|waiting| self.shared.folder.path_of(waiting.entry)).collect();
+        client::store_each(&self.target, &paths, |index, result, took| {
+            let waiting = &whole[index];
+            match result {
+                Ok(()) => self.sent(waiting, took, &mut attempt),
+                Err(error) if set_aside(&error) => self.set_aside(waiting, &error, &mut attempt),
+                Err(error) => self.keep(waiting, &error, &mut attempt),
+            }
+            !self.shared.state().stopping
+        });
+        attempt
     }
 
-    /// Takes a file out of the queue. One that cannot be moved or deleted stays on disk and is tried at the next start.
-    fn done(&self, path: &Path, act: impl FnOnce() -> io::Result<()>) {
-        let bytes = path.metadata().map_or(0, |about| about.len());
-        let _ = act();
-        let bytes = |waiting: u64| Some(waiting.saturating_sub(bytes));
-        let _ = self.waiting_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, bytes);
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != path);
+    fn sent(&self, waiting: &Waiting, took: Duration, attempt: &mut Attempt) {
+        attempt.progress = true;
+        let file = waiting.entry.name();
+        // First of all, because a kill before it means a second delivery.
+        let removed = self.shared.folder.remove(waiting.entry);
+        (self.on_event)(&Event::Sent { file: file.clone(), took });
+        if let Err(error) = removed {
+            // Kept in the list it would be sent again and again; in the folder it waits for the next start.
+            (self.on_event)(&Event::Retry { file, reason: format!("sent, but its file cannot be removed: {error}") });
+        }
+        self.forget(waiting);
     }
 
-    fn rest(&self, pause: Duration) {
-        let end = Instant::now() + pause;
-        while Instant::now() < end && !self.stop.load(Ordering::Acquire) {
-            thread::sleep(Duration::from_millis(20).min(pause));
+    fn set_aside(&self, waiting: &Waiting, error: &Error, attempt: &mut Attempt) {
+        let (file, reason) = (waiting.entry.name(), error.to_string());
+        let damaged = matches!(error, Error::File(_));
+        let moved = if damaged {
+            self.shared.folder.damaged(waiting.entry, &reason)
+        } else {
+            self.shared.folder.refuse(waiting.entry, &reason)
+        };
+        if let Err(error) = moved {
+            attempt.failed = true;
+            self.postpone(waiting);
+            let reason = format!("{reason}; and it cannot be set aside: {error}");
+            return (self.on_event)(&Event::Retry { file, reason });
+        }
+        attempt.progress = true;
+        (self.on_event)(&if damaged { Event::Damaged { file, reason } } else { Event::Refused { file, reason } });
+        self.forget(waiting);
+    }
+
+    fn keep(&self, waiting: &Waiting, error: &Error, attempt: &mut Attempt) {
+        let own = matches!(error, Error::Status { .. } | Error::System(_));
+        if own || matches!(error, Error::Lost(_) | Error::Protocol(_)) {
+            self.postpone(waiting);
+        }
+        if own || !attempt.failed {
+            (self.on_event)(&Event::Retry { file: waiting.entry.name(), reason: error.to_string() });
+        }
+        attempt.failed = true;
+    }
+
+    fn forget(&self, waiting: &Waiting) {
+        let mut state = self.shared.state();
+        if state.waiting.remove(&waiting.key()).is_some() {
+            state.bytes = state.bytes.saturating_sub(waiting.entry.size);
+        }
+    }
+
+    /// Counts a failure that may be the object's own.
+    fn postpone(&self, waiting: &Waiting) {
+        let mut state = self.shared.state();
+        if let Some(mut waiting) = state.waiting.remove(&waiting.key()) {
+            waiting.failures = waiting.failures.saturating_add(1);
+            state.waiting.insert(waiting.key(), waiting);
         }
     }
 }
 
-/// Moves a file into a folder beside it, with a note.
-fn aside(path: &Path, folder: &str, words: &str) -> io::Result<()> {
-    let folder = path.with_file_name(folder);
-    fs::create_dir_all(&folder)?;
-    let target = folder.join(path.file_name().unwrap_or_default());
-    fs::write(target.with_extension("txt"), format!("{words}\n"))?;
-    fs::rename(path, target)
+#[derive(Default)]
+struct Attempt {
+    /// Something left the queue.
+    progress: bool,
+    /// Something that should have left it did not.
+    failed: bool,
 }
 
-/// Up to a quarter of a pause, so that devices that lost a destination together do not all come back at once.
-fn jitter(pause: Duration) -> Duration {
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
-    pause * (nanos % 256) / 1024
+/// The object itself is at fault, or not wanted. A rejected association is neither, even a permanent one: it concerns every object
+/// alike, and a wrong entity title is put right without anybody going through `refused/`.
+fn set_aside(error: &Error) -> bool {
+    match error {
+        Error::File(_) | Error::NotAccepted { .. } => true,
+        Error::Status { .. } => !error.transient(),
+        _ => false,
+    }
 }

@@ -1,449 +1,453 @@
-//! The receiver with our own sender, with peers that misbehave, and with dcmtk.
+//! The receiver against clients that behave and clients that do not, PDU by PDU.
+
+mod raw;
 
 use std::{
-    collections::BTreeMap,
-    fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::Command,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::atomic::Ordering,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use dicom_core::{DataElement, PrimitiveValue, VR};
-use dicom_dictionary_std::{tags, uids};
-use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
-use dimse::{
-    client::{self, Error, Target},
-    queue::{Event, Queue, QueueError},
-    server::{Config, End, Handler, Instance, Peer, Server, Status},
-    tls::Files,
+use dicom_ul::pdu::{
+    AbortRQSource, AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason as Presentation,
+    AssociationRJServiceUserReason as User, AssociationRJSource as Source,
+    PDataValueType::{Command, Data},
+    Pdu, PresentationContextResultReason as Answer, UserVariableItem,
 };
-use proptest::prelude::*;
+use dimse::server::{Config, End, Server};
+use raw::*;
 
-/// Remembers what it hears; refuses instances whose UID ends with 13.
-#[derive(Default)]
-struct Book {
-    stored: Mutex<Vec<(String, Instance)>>,
-    open: Mutex<BTreeMap<u64, String>>,
-    ends: Mutex<Vec<End>>,
-    refused: Mutex<Vec<String>>,
+/// A data set of this many bytes; the receiver does not look into it.
+fn data(length: usize) -> Vec<u8> {
+    (0..length).map(|i| ((i * i) >> 3) as u8).collect()
 }
 
-impl Handler for Book {
-    fn opened(&self, peer: &Peer) {
-        assert!(self.open.lock().unwrap().insert(peer.id, peer.calling.clone()).is_none());
-    }
-
-    fn store(&self, peer: &Peer, instance: Instance) -> Status {
-        let refused = instance.sop_instance.ends_with("13");
-        self.stored.lock().unwrap().push((peer.calling.clone(), instance));
-        match refused {
-            true => Status::Refused { code: 0xa900, comment: "E-TEST-13 not this one".into() },
-            false => Status::Success,
-        }
-    }
-
-    fn ended(&self, peer: &Peer, end: &End) {
-        assert!(self.open.lock().unwrap().remove(&peer.id).is_some(), "ended without having been opened, or twice");
-        self.ends.lock().unwrap().push(end.clone());
-    }
-
-    fn refused(&self, _: SocketAddr, reason: &str) {
-        self.refused.lock().unwrap().push(reason.into());
-    }
+fn aborted(answer: Option<Pdu>) -> bool {
+    matches!(answer, Some(Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(_) }))
 }
 
-impl Book {
-    fn instances(&self) -> Vec<String> {
-        let stored = self.stored.lock().unwrap();
-        let mut instances: Vec<_> = stored.iter().map(|(_, instance)| instance.sop_instance.clone()).collect();
-        instances.sort();
-        instances
-    }
-}
-
-fn config() -> Config {
-    let mut config = Config::new("GANTRY", "127.0.0.1:0".parse().unwrap());
-    config.idle = Duration::from_millis(700);
-    config
-}
-
-/// Runs a receiver around `work`.
-fn with<T>(config: Config, work: impl FnOnce(SocketAddr, &Book) -> T) -> (T, Book) {
-    let (book, stop) = (Book::default(), AtomicBool::new(false));
-    let server = Server::bind(config).unwrap();
-    let address = server.address();
-    let result = thread::scope(|scope| {
-        let serving = scope.spawn(|| server.serve(&book, &stop, Duration::from_secs(5)));
-        // Also when `work` panics, or the scope would wait for ever.
-        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(address, &book)));
-        stop.store(true, Ordering::Release);
-        serving.join().unwrap();
-        worked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// Sends these bytes on an association; the receiver must abort it and say this.
+fn breaks(bytes: &[u8], what: &str) {
+    serve(config(), |address, log, _| {
+        let mut client = Client::associated(address);
+        client.0.write_all(bytes).unwrap();
+        assert!(aborted(client.receive()), "{what}");
+        let End::Protocol(message) = log.end() else { panic!("{what}: {:?}", log.events()) };
+        assert!(message.contains(what), "{message}");
     });
-    assert!(book.open.lock().unwrap().is_empty(), "every association that was opened has ended");
-    (result, book)
-}
-
-fn target(address: SocketAddr) -> Target {
-    Target {
-        address: address.to_string(),
-        ae_title: "GANTRY".into(),
-        calling: "TEST".into(),
-        timeout: Duration::from_secs(5),
-        max_pdu_bytes: 16_384,
-        tls: None,
-    }
-}
-
-/// A file with an instance of CT of about so many bytes.
-fn file(folder: &Path, instance: &str, bytes: usize) -> PathBuf {
-    let mut object = InMemDicomObject::new_empty();
-    for (tag, text) in [(tags::SOP_CLASS_UID, uids::CT_IMAGE_STORAGE), (tags::SOP_INSTANCE_UID, instance)] {
-        object.put(DataElement::new(tag, VR::UI, PrimitiveValue::from(text)));
-    }
-    let pixels: Vec<u8> = (0..bytes).map(|i| (i * 31 % 251) as u8).collect();
-    object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(pixels.into())));
-    let meta = FileMetaTableBuilder::new().transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN);
-    let path = folder.join(format!("{instance}.dcm"));
-    object.with_meta(meta).unwrap().write_to_file(&path).unwrap();
-    path
-}
-
-/// Whether the peer closes within the time.
-fn closed_within(mut socket: &TcpStream, time: Duration) -> bool {
-    socket.set_read_timeout(Some(time)).unwrap();
-    let mut buffer = [0; 1024];
-    loop {
-        match socket.read(&mut buffer) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
-        }
-    }
 }
 
 #[test]
-fn instances_arrive_whole_from_several_associations_and_refusals_come_back_with_their_words() {
-    let folder = tempfile::tempdir().unwrap();
-    let files: Vec<PathBuf> = (10..18).map(|n| file(folder.path(), &format!("1.2.{n}"), 50_000 * (n - 9))).collect();
-    let (results, book) = with(config(), |address, _| {
-        client::echo(&target(address)).unwrap();
-        thread::scope(|scope| {
-            let files = &files;
-            let send = move |half: usize| client::store(&target(address), &files[4 * half..4 * half + 4]);
-            let threads = [0, 1].map(|half| scope.spawn(move || send(half)));
-            threads.map(|thread| thread.join().unwrap()).concat()
-        })
+fn contexts_are_negotiated_one_by_one() {
+    serve(config(), |address, _, _| {
+        let mut client = Client::connect(address);
+        let find = "1.2.840.10008.5.1.4.1.2.1.1";
+        let mut request = request(&[VERIFICATION, find, CT, MR], &["1.2.3", IMPLICIT, EXPLICIT]);
+        request.presentation_contexts[3].transfer_syntaxes = vec!["1.2.3".to_owned()];
+        client.send(&request.into());
+        let Some(Pdu::AssociationAC(answer)) = client.receive() else { panic!() };
+        let results: Vec<_> = answer.presentation_contexts.iter().map(|r| (r.id, r.reason.clone())).collect();
+        let (no_class, no_syntax) = (Answer::AbstractSyntaxNotSupported, Answer::TransferSyntaxesNotSupported);
+        assert_eq!(results, [(1, Answer::Acceptance), (3, no_class), (5, Answer::Acceptance), (7, no_syntax)]);
+        // The client's order counts.
+        assert_eq!(answer.presentation_contexts[2].transfer_syntax, IMPLICIT);
+        assert!(answer.user_variables.contains(&UserVariableItem::MaxLength(128 << 10)));
+        client.release();
     });
-    for (path, result) in files.iter().zip(results) {
-        match path.ends_with("1.2.13.dcm") {
-            false => assert_eq!(result, Ok(())),
-            true => {
-                assert_eq!(result, Err(Error::Status { code: 0xa900, comment: "E-TEST-13 not this one".into() }));
+}
+
+#[test]
+fn echoes_and_instances_are_answered() {
+    let log = serve(config(), |address, _, _| {
+        let mut client = Client::associated(address);
+        assert_eq!(client.echo(), 0);
+        let answer = client.store(3, "1.2.3", &data(123_456));
+        assert_eq!(status(&answer), 0);
+        assert_eq!(element(&answer, 0x100), Some(vec![1, 0x80]));
+        assert_eq!(element(&answer, 0x120), Some(vec![9, 0]));
+        assert_eq!(element(&answer, 0x2), Some(even(CT)));
+        assert_eq!(element(&answer, 0x1000), Some(even("1.2.3")));
+        let answer = client.store(5, "1.2.3.4", &data(7));
+        assert_eq!(status(&answer), 0xc123);
+        let comment = String::from_utf8(element(&answer, 0x902).unwrap()).unwrap();
+        assert!(comment.len() == 64 && comment.starts_with("keine MR ?ber hier und"), "{comment:?}");
+        client.release();
+    });
+    assert_eq!(log.end(), End::Released);
+    let [ct, mr] = &log.instances()[..] else { panic!() };
+    assert_eq!((ct.sop_class.as_str(), ct.sop_instance.as_str()), (CT, "1.2.3"));
+    assert_eq!(ct.transfer_syntax, EXPLICIT);
+    assert_eq!(ct.data, data(123_456));
+    assert!(ct.begun < ct.received);
+    assert_eq!(mr.data, data(7));
+}
+
+#[test]
+fn fragments_may_be_cut_and_packed_anyhow() {
+    let log = serve(config(), |address, _, _| {
+        let mut client = Client::associated(address);
+        let (command, set) = (store_command(CT, "1.2.3"), data(60));
+        let cut = |kind: dicom_ul::pdu::PDataValueType, bytes: &[u8]| {
+            let count = bytes.len().div_ceil(7);
+            let values = bytes.chunks(7).enumerate().map(|(i, piece)| value(3, kind.clone(), piece, i + 1 == count));
+            values.collect::<Vec<_>>()
+        };
+        // A fragment per PDU; then all in one PDU, followed by an echo in the same.
+        for data in [cut(Command, &command), cut(Data, &set)].concat() {
+            client.send(&Pdu::PData { data: vec![data] });
+        }
+        assert_eq!(status(&client.receive().unwrap()), 0);
+        let echo = value(1, Command, &echo_command(), true);
+        client.send(&Pdu::PData { data: [cut(Command, &command), cut(Data, &set), vec![echo]].concat() });
+        assert_eq!(status(&client.receive().unwrap()), 0);
+        assert_eq!(status(&client.receive().unwrap()), 0);
+        client.release();
+    });
+    let instances = log.instances();
+    assert_eq!(instances.len(), 2);
+    assert!(instances.iter().all(|instance| instance.data == data(60)));
+}
+
+#[test]
+fn responses_keep_to_the_length_that_the_client_takes() {
+    serve(config(), |address, _, _| {
+        let mut client = Client::connect(address);
+        let mut request = request(&[VERIFICATION], &[IMPLICIT]);
+        request.user_variables[0] = UserVariableItem::MaxLength(20);
+        client.send(&request.into());
+        client.receive().unwrap();
+        client.send(&whole(1, Command, &echo_command()));
+        let mut together = Vec::new();
+        loop {
+            let answer = client.receive().unwrap();
+            assert!(encode(&answer).len() <= 6 + 20);
+            let Pdu::PData { data } = answer else { panic!("{answer:?}") };
+            together.extend(data[0].data.clone());
+            if data[0].is_last {
+                break;
             }
         }
-    }
-    assert_eq!(book.stored.lock().unwrap().len(), 8);
-    for (calling, instance) in &*book.stored.lock().unwrap() {
-        assert_eq!((calling.as_str(), instance.sop_class.as_str()), ("TEST", uids::CT_IMAGE_STORAGE));
-        assert_eq!(instance.transfer_syntax, uids::EXPLICIT_VR_LITTLE_ENDIAN);
-        // The data set is the file's, to the byte.
-        let bytes = fs::read(folder.path().join(format!("{}.dcm", instance.sop_instance))).unwrap();
-        assert!(bytes.ends_with(&instance.data) && instance.data.len() + 400 > bytes.len());
-        assert!(instance.begun <= instance.received);
-    }
-    assert_eq!(*book.ends.lock().unwrap(), [End::Released, End::Released, End::Released]);
+        assert_eq!(status(&whole(1, Command, &together)), 0);
+    });
 }
 
 #[test]
-fn who_is_not_on_a_list_is_refused_and_an_instance_over_the_limit_costs_only_itself() {
-    let folder = tempfile::tempdir().unwrap();
-    let (small, large) = (file(folder.path(), "1.2.1", 100), file(folder.path(), "1.2.2", 30_000));
-    let mut strict = config();
-    (strict.calling, strict.check_called) = (vec!["TEST".into()], true);
-    strict.max_instance_bytes = 20_000;
-    let (_, book) = with(strict, |address, _| {
-        for (called, calling) in [("OTHER", "TEST"), ("GANTRY", "NOBODY")] {
-            let to = Target { ae_title: called.into(), calling: calling.into(), ..target(address) };
-            let rejected = client::echo(&to).unwrap_err();
-            assert!(matches!(rejected, Error::Rejected { permanent: true, .. }), "{rejected:?}");
+fn associations_run_side_by_side() {
+    let log = serve(config(), |address, _, _| {
+        let mut clients: Vec<_> = (0..8).map(|_| Client::associated(address)).collect();
+        for round in 0..20 {
+            for (i, client) in clients.iter_mut().enumerate() {
+                let command = store_command(CT, &format!("1.{i}.{round}"));
+                client.send(&whole(3, Command, &command));
+            }
+            for (i, client) in clients.iter_mut().enumerate() {
+                client.send(&whole(3, Data, &data(1000 * i + round)));
+            }
+            for client in &mut clients {
+                assert_eq!(status(&client.receive().unwrap()), 0);
+            }
         }
-        let results = client::store(&target(address), &[large.clone(), small.clone()]);
-        assert!(matches!(&results[0], Err(Error::Status { code: 0xa700, .. })), "{results:?}");
-        assert_eq!(results[1], Ok(()));
+        clients.iter_mut().for_each(Client::release);
     });
-    assert_eq!(book.instances(), ["1.2.1"]);
-    assert_eq!(book.refused.lock().unwrap().len(), 2);
-    let mut elsewhere = config();
-    elsewhere.peers = vec!["10.0.0.0/8".parse().unwrap()];
-    let (_, book) = with(elsewhere, |address, _| {
-        assert!(matches!(client::echo(&target(address)), Err(Error::Connection(_))));
-    });
-    assert_eq!(*book.refused.lock().unwrap(), ["the address is not on the list"]);
+    let instances = log.instances();
+    assert_eq!(instances.len(), 160);
+    for instance in instances {
+        let numbers: Vec<usize> = instance.sop_instance.split('.').map(|n| n.parse().unwrap()).collect();
+        assert_eq!(instance.data, data(1000 * numbers[1] + numbers[2]));
+    }
 }
 
 #[test]
-fn idle_and_dripping_connections_keep_nobody_out() {
-    let mut few = config();
-    (few.max_associations, few.max_unassociated) = (1, 20);
-    few.idle = Duration::from_secs(2);
-    let (_, book) = with(few, |address, book| {
-        let idle: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
-        client::echo(&target(address)).unwrap();
-        assert!(idle[..50].iter().all(|socket| closed_within(socket, Duration::from_secs(1))), "the oldest give way");
-        // One byte at a time, for longer than a PDU may take.
-        let mut dripping = TcpStream::connect(address).unwrap();
-        let start = Instant::now();
-        let mut bytes = [1u8, 0, 0, 0, 200, 0].into_iter().chain(std::iter::repeat(0));
-        while start.elapsed() < Duration::from_secs(8) && dripping.write_all(&[bytes.next().unwrap()]).is_ok() {
+fn strangers_are_rejected_and_told_why() {
+    let rejected = |config: Config, reason: User| {
+        let log = serve(config, |address, _, _| {
+            let mut client = Client::connect(address);
+            client.send(&request(&[VERIFICATION], &[IMPLICIT]).into());
+            let rejection =
+                AssociationRJ { result: AssociationRJResult::Permanent, source: Source::ServiceUser(reason) };
+            assert_eq!(client.receive(), Some(rejection.into()));
+            assert_eq!(client.receive(), None);
+        });
+        log.refusal()
+    };
+    let other = Config { ae_title: "OTHER".to_owned(), ..config() };
+    assert!(rejected(other.clone(), User::CalledAETitleNotRecognized).contains("GANTRY"));
+    let calling = Config { calling: vec!["CT1".to_owned()], ..config() };
+    assert!(rejected(calling.clone(), User::CallingAETitleNotRecognized).contains("SCANNER"));
+    for allowed in [
+        Config { check_called: false, ..other },
+        Config { calling: vec!["CT1".to_owned(), "SCANNER".to_owned()], ..calling },
+        Config { peers: vec!["127.0.0.0/8".parse().unwrap()], ..config() },
+    ] {
+        serve(allowed, |address, _, _| Client::associated(address).release());
+    }
+    let elsewhere = Config { peers: vec!["192.0.2.0/24".parse().unwrap()], ..config() };
+    let log = serve(elsewhere, |address, _, _| assert_eq!(Client::connect(address).receive(), None));
+    assert!(log.refusal().contains("address"));
+}
+
+#[test]
+fn even_or_repeated_context_ids_are_rejected() {
+    for (a, b) in [(2, 1), (3, 3)] {
+        serve(config(), |address, log, _| {
+            let mut client = Client::connect(address);
+            let mut request = request(&[VERIFICATION, CT], &[IMPLICIT]);
+            (request.presentation_contexts[0].id, request.presentation_contexts[1].id) = (a, b);
+            client.send(&request.into());
+            assert!(matches!(client.receive(), Some(Pdu::AssociationRJ(_))));
+            assert!(log.refusal().contains("presentation context ID"));
+        });
+    }
+}
+
+#[test]
+fn a_further_association_is_rejected_until_one_ends() {
+    serve(Config { max_associations: 2, ..config() }, |address, log, _| {
+        let (mut first, mut second) = (Client::associated(address), Client::associated(address));
+        let mut third = Client::connect(address);
+        third.send(&request(&[VERIFICATION], &[IMPLICIT]).into());
+        let source = Source::ServiceProviderPresentation(Presentation::LocalLimitExceeded);
+        let rejection = AssociationRJ { result: AssociationRJResult::Transient, source };
+        assert_eq!(third.receive(), Some(rejection.into()));
+        assert!(log.refusal().contains("2 associations"));
+        assert_eq!((first.echo(), second.echo()), (0, 0));
+        // The place is free as soon as the release is answered, even if the client keeps its connection.
+        first.send(&Pdu::ReleaseRQ);
+        assert_eq!(first.receive(), Some(Pdu::ReleaseRP));
+        Client::associated(address).release();
+        second.release();
+    });
+}
+
+#[test]
+fn a_hundred_idle_connections_do_not_keep_a_client_out() {
+    let most = Config { max_unassociated: 20, ..config() };
+    let log = serve(most, |address, log, _| {
+        let idle: Vec<_> = (0..100).map(|_| Client::connect(address)).collect();
+        let mut client = Client::associated(address);
+        for i in 0..10 {
+            assert_eq!(status(&client.store(3, &format!("1.{i}"), &data(100_000))), 0);
+        }
+        let more: Vec<_> = (0..100).map(|_| Client::connect(address)).collect();
+        assert_eq!(client.echo(), 0);
+        client.release();
+        assert!(log.refusal().contains("made way"));
+        drop((idle, more));
+    });
+    assert_eq!(log.instances().len(), 10);
+    let refused = log.events().iter().filter(|event| matches!(event, Event::Refused(_))).count();
+    // Some of the last may not have been accepted before the receiver stopped.
+    assert!((100..=200).contains(&refused), "{refused}");
+}
+
+#[test]
+fn garbage_is_refused() {
+    for bytes in
+        [&b"GET / HTTP/1.1\r\nHost: gantry\r\n\r\n"[..], &[0; 100], &[0xff; 100], &[7, 0, 0, 0, 0, 4, 0, 0, 0, 0]]
+    {
+        serve(config(), |address, log, _| {
+            let mut client = Client::connect(address);
+            client.0.write_all(bytes).unwrap();
+            assert!(aborted(client.receive()));
+            assert_eq!(client.receive(), None);
+            assert!(log.refusal().contains("no A-ASSOCIATE-RQ"));
+        });
+    }
+}
+
+#[test]
+fn what_is_out_of_order_ends_the_association() {
+    let store = encode(&whole(3, Command, &store_command(CT, "1.2")));
+    breaks(&encode(&whole(9, Command, &echo_command())), "presentation context 9");
+    breaks(&encode(&whole(1, Data, &data(10))), "without a command");
+    breaks(&[&store[..], &store].concat(), "where a data set was to follow");
+    breaks(&[&store[..], &encode(&whole(5, Data, &[0; 2]))].concat(), "amid a message");
+    breaks(&[&store[..], &encode(&Pdu::ReleaseRQ)].concat(), "ReleaseRQ");
+    breaks(&encode(&request(&[CT], &[IMPLICIT]).into()), "type 0x01");
+    breaks(&[9, 0, 0, 0, 0, 0], "type 0x09");
+    breaks(&encode(&whole(1, Command, &[1, 2, 3])), "after its last element");
+    breaks(&encode(&whole(1, Command, &[0, 0, 2, 0, 255, 255, 255, 255])), "of 4294967295 bytes");
+    breaks(&encode(&whole(1, Command, &[8, 0, 2, 0, 0, 0, 0, 0])), "expected group 0000");
+    breaks(&encode(&whole(1, Command, &command(&[(0x100, &[0x30, 0])]))), "data set type");
+    breaks(&encode(&whole(1, Command, &command(&[(0x800, &[1, 1])]))), "command field");
+    breaks(&encode(&whole(1, Command, &command(&[(0x100, &[0x30, 0]), (0x800, &[1, 1])]))), "message ID");
+    breaks(&encode(&whole(1, Command, &command(&[(0x100, &[0x30, 0x80]), (0x800, &[1, 1])]))), "response");
+    let piece = encode(&Pdu::PData { data: vec![value(1, Command, &[0; 10_000], false)] });
+    breaks(&piece.repeat(2), "more than 16384 bytes");
+    breaks(&[4, 0, 0, 0, 0, 6, 0, 0, 0, 200, 1, 3], "cannot be decoded");
+}
+
+#[test]
+fn a_pdu_of_4_gib_is_not_waited_for() {
+    breaks(&[4, 0, 255, 255, 255, 255], "4294967295 bytes");
+    breaks(&[&[4, 0, 0, 2, 0, 1][..], &[0; 5000]].concat(), "131073 bytes, expected at most 131072");
+    serve(config(), |address, log, _| {
+        let mut client = Client::connect(address);
+        client.0.write_all(&[1, 0, 255, 255, 255, 255]).unwrap();
+        assert!(aborted(client.receive()));
+        assert!(log.refusal().contains("4294967295"));
+    });
+}
+
+#[test]
+fn a_byte_at_a_time_is_not_enough() {
+    let soon = Config { idle: Duration::from_secs(1), ..config() };
+    serve(soon.clone(), |address, log, _| {
+        let mut client = Client::associated(address);
+        // Would take 50 s.
+        let bytes = encode(&whole(3, Data, &[0; 1000]));
+        for byte in bytes {
+            if client.0.write_all(&[byte]).is_err() || log.events().len() > 1 {
+                break;
+            }
             thread::sleep(Duration::from_millis(50));
         }
-        assert!(start.elapsed() < Duration::from_secs(6), "a drip holds a connection no longer than silence does");
-        client::echo(&target(address)).unwrap();
-        assert!(book.refused.lock().unwrap().iter().any(|reason| reason.contains("no request")));
+        assert_eq!(log.end(), End::TimedOut);
+        assert!(log.instances().is_empty());
     });
-    assert_eq!(*book.ends.lock().unwrap(), [End::Released, End::Released]);
-}
-
-#[test]
-fn more_associations_than_allowed_are_rejected_for_now() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = file(folder.path(), "1.2.1", 100);
-    let mut one = config();
-    one.max_associations = 1;
-    one.idle = Duration::from_secs(20);
-    with(one, |address, _| {
-        let first = opened(address);
-        let second = client::echo(&target(address)).unwrap_err();
-        assert!(matches!(second, Error::Rejected { permanent: false, .. }), "{second:?}");
-        drop(first);
-        // The receiver may need a moment to see that the first is gone.
-        let stored = (0..50).any(|_| {
-            thread::sleep(Duration::from_millis(20));
-            client::store(&target(address), std::slice::from_ref(&path)) == [Ok(())]
-        });
-        assert!(stored);
-    });
-}
-
-/// A-ASSOCIATE-RQ for verification, by hand (PS3.8 9.3.2).
-fn request() -> Vec<u8> {
-    let item = |kind: u8, body: &[u8]| {
-        let mut item = vec![kind, 0];
-        item.extend((body.len() as u16).to_be_bytes());
-        item.extend(body);
-        item
-    };
-    let mut context = vec![1, 0, 0, 0];
-    context.extend(item(0x30, uids::VERIFICATION.as_bytes()));
-    context.extend(item(0x40, uids::IMPLICIT_VR_LITTLE_ENDIAN.as_bytes()));
-    let mut body = vec![0, 1, 0, 0];
-    body.extend(b"GANTRY          TEST            ");
-    body.extend([0; 32]);
-    body.extend(item(0x10, b"1.2.840.10008.3.1.1.1"));
-    body.extend(item(0x20, &context));
-    body.extend(item(0x50, &item(0x51, &16_384u32.to_be_bytes())));
-    let mut pdu = vec![1, 0];
-    pdu.extend((body.len() as u32).to_be_bytes());
-    pdu.extend(body);
-    pdu
-}
-
-/// A connection with an association.
-fn opened(address: SocketAddr) -> TcpStream {
-    let mut socket = TcpStream::connect(address).unwrap();
-    socket.write_all(&request()).unwrap();
-    let mut header = [0; 6];
-    socket.read_exact(&mut header).unwrap();
-    assert_eq!(header[0], 2, "A-ASSOCIATE-AC");
-    let mut rest = vec![0; u32::from_be_bytes(header[2..].try_into().unwrap()) as usize];
-    socket.read_exact(&mut rest).unwrap();
-    socket
-}
-
-#[test]
-fn what_is_not_the_protocol_ends_its_association_and_no_other() {
-    let data = |context: u8, control: u8, body: &[u8]| {
-        let mut pdu = vec![4, 0];
-        pdu.extend((body.len() as u32 + 6).to_be_bytes());
-        pdu.extend((body.len() as u32 + 2).to_be_bytes());
-        pdu.extend([context, control]);
-        pdu.extend(body);
-        pdu
-    };
-    let cases: [(&str, Vec<u8>); 7] = [
-        ("4 GiB announced", vec![4, 0, 0xff, 0xff, 0xff, 0xff]),
-        ("an unknown type", vec![9, 0, 0, 0, 0, 4, 0, 0, 0, 0]),
-        ("a second request", request()),
-        ("a context that was not agreed", data(9, 3, &[0; 8])),
-        ("a data set without a command", data(1, 2, &[0; 8])),
-        ("a command that is none", data(1, 3, &[0xff; 40])),
-        ("a PDV longer than its PDU", vec![4, 0, 0, 0, 0, 6, 0, 0, 0xff, 0xff, 1, 3]),
-    ];
-    let count = cases.len();
-    let mut patient = config();
-    patient.idle = Duration::from_secs(20);
-    let (_, book) = with(patient, |address, _| {
-        let mut other = opened(address);
-        for (what, bytes) in cases {
-            let mut socket = opened(address);
-            socket.write_all(&bytes).unwrap();
-            assert!(closed_within(&socket, Duration::from_secs(5)), "{what}");
-        }
-        let mut half = opened(address);
-        half.write_all(&data(1, 1, &[0; 40])[..20]).unwrap();
-        drop(half);
-        // The first association is as alive as before.
-        other.write_all(&[5, 0, 0, 0, 0, 4, 0, 0, 0, 0]).unwrap();
-        let mut answer = [0; 10];
-        other.read_exact(&mut answer).unwrap();
-        assert_eq!(answer[0], 6, "A-RELEASE-RP");
-        // Before any association.
-        for bytes in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), &[1, 0, 0xff, 0, 0, 0], &[0; 64]] {
-            let mut socket = TcpStream::connect(address).unwrap();
-            socket.write_all(bytes).unwrap();
-            assert!(closed_within(&socket, Duration::from_secs(5)));
-        }
-    });
-    let ends = book.ends.lock().unwrap();
-    assert_eq!(ends.iter().filter(|end| matches!(end, End::Protocol(_))).count(), count, "{ends:?}");
-    assert_eq!(ends.iter().filter(|end| **end == End::Lost).count(), 1, "{ends:?}");
-    assert_eq!(ends.iter().filter(|end| **end == End::Released).count(), 1, "{ends:?}");
-    assert_eq!(book.refused.lock().unwrap().len(), 3);
-}
-
-#[test]
-fn tls_shows_both_certificates() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
-    fs::write(&certificate, made.cert.pem()).unwrap();
-    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let files = Files { certificate: certificate.clone(), key, authorities: Some(certificate) };
-    let path = [file(folder.path(), "1.2.1", 200_000)];
-    let mut encrypted = config();
-    encrypted.tls = Some(files.server().unwrap());
-    let (_, book) = with(encrypted, |address, _| {
-        let mut to = target(address);
-        to.address = format!("localhost:{}", address.port());
-        assert!(client::store(&to, &path)[0].is_err(), "without TLS");
-        to.tls = Some(files.client().unwrap());
-        assert_eq!(client::store(&to, &path), [Ok(())]);
-    });
-    assert_eq!(book.instances(), ["1.2.1"]);
-    let missing = Files { key: folder.path().join("none.pem"), ..files };
-    assert!(missing.server().unwrap_err().contains("none.pem"));
-}
-
-#[test]
-fn a_queue_keeps_what_it_took_while_the_destination_is_away_and_over_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let object = |n: usize| fs::read(file(folder.path(), &format!("1.2.{n}"), 5000)).unwrap();
-    let queue_folder = folder.path().join("queue");
-    // A port that nobody listens on, as far as we know.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (tell, hear) = mpsc::channel();
-    let open = |max: u64| {
-        let tell = tell.clone();
-        let hear = move |event: &Event| tell.send(event.clone()).unwrap();
-        Queue::with_pause(&queue_folder, target(address), max, Duration::from_millis(20), hear)
-    };
-    let queue = open(1 << 20).unwrap();
-    queue.push(&object(1)).unwrap();
-    queue.push(&object(2)).unwrap();
-    assert!(matches!(hear.recv_timeout(Duration::from_secs(5)), Ok(Event::Retry(_))));
-    queue.stop();
-    fs::write(queue_folder.join("zzz.tmp"), b"half").unwrap();
-    fs::write(queue_folder.join(format!("{:016x}.dcm", 9)), b"no DICOM").unwrap();
-    let queue = open(20_000).unwrap();
-    queue.push(&object(13)).unwrap();
-    assert!(matches!(queue.push(&[0; 20_000]), Err(QueueError::Full { .. })));
-    let mut here = config();
-    here.listen = address;
-    let (_, book) = with(here, |_, _| {
-        let start = Instant::now();
-        while queue.waiting() > 0 && start.elapsed() < Duration::from_secs(10) {
-            thread::sleep(Duration::from_millis(10));
-        }
-    });
-    assert_eq!(queue.waiting(), 0);
-    queue.stop();
-    let mut instances = book.instances();
-    instances.dedup();
-    assert_eq!(instances, ["1.2.1", "1.2.13", "1.2.2"]);
-    let events: Vec<Event> = hear.try_iter().collect();
-    assert_eq!(events.iter().filter(|event| matches!(event, Event::Sent { .. })).count(), 2, "{events:?}");
-    let names = |folder: &str| fs::read_dir(queue_folder.join(folder)).unwrap().count();
-    assert_eq!((names("refused"), names("damaged")), (2, 2), "each with a note");
-    assert_eq!(fs::read_dir(&queue_folder).unwrap().count(), 2, "only those two folders are left");
-}
-
-#[test]
-fn dcmtk_sends_to_us_and_takes_from_us() {
-    if Command::new("storescu").arg("--version").output().is_err() {
-        println!("skipped: no dcmtk (Debian: apt-get install dcmtk)");
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let files: Vec<PathBuf> = (1..5).map(|n| file(folder.path(), &format!("1.2.{n}"), 100_000)).collect();
-    let (_, book) = with(config(), |address, _| {
-        let port = address.port().to_string();
-        let run = |program: &str, args: &[&str]| {
-            let mut command = Command::new(program);
-            let output = command.args(["-aec", "GANTRY", "127.0.0.1", &port]).args(args).output().unwrap();
-            assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        run("echoscu", &[]);
-        run("storescu", &files.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>());
-    });
-    assert_eq!(book.instances(), ["1.2.1", "1.2.2", "1.2.3", "1.2.4"]);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let taken = folder.path().join("taken");
-    fs::create_dir(&taken).unwrap();
-    let mut storescp = Command::new("storescp").arg("-od").arg(&taken).arg(port.to_string()).spawn().unwrap();
-    let to = Target { address: format!("127.0.0.1:{port}"), ..target("127.0.0.1:1".parse().unwrap()) };
-    let there = (0..100).any(|_| {
-        thread::sleep(Duration::from_millis(50));
-        client::echo(&to).is_ok()
-    });
-    let results = client::store(&to, &files);
-    storescp.kill().unwrap();
-    storescp.wait().unwrap();
-    assert!(there && results.iter().all(Result::is_ok), "{results:?}");
-    assert_eq!(fs::read_dir(&taken).unwrap().count(), 4);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
-
-    /// Whatever comes, the receiver neither panics nor hangs, and every association ends once.
-    #[test]
-    fn random_bytes_do_no_harm(
-        flips in proptest::collection::vec((0usize..400, any::<u8>()), 0..12),
-        tail in proptest::collection::vec(any::<u8>(), 0..200),
-    ) {
-        let mut short = config();
-        short.idle = Duration::from_millis(100);
-        with(short, |address, _| {
-            let mut bytes = request();
-            bytes.extend(&tail);
-            for (place, value) in flips {
-                let place = place % bytes.len();
-                bytes[place] = value;
+    serve(soon.clone(), |address, log, _| {
+        let mut client = Client::connect(address);
+        for byte in encode(&request(&[VERIFICATION; 100], &[IMPLICIT]).into()) {
+            if client.0.write_all(&[byte]).is_err() || !log.events().is_empty() {
+                break;
             }
-            let mut socket = TcpStream::connect(address).unwrap();
-            // The receiver may close before all is written.
-            let _ = socket.write_all(&bytes);
-            closed_within(&socket, Duration::from_millis(500));
-            client::echo(&target(address)).unwrap();
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(log.refusal(), "no A-ASSOCIATE-RQ in time");
+    });
+    serve(soon, |address, log, _| {
+        let mut silent = Client::associated(address);
+        assert!(aborted(silent.receive()));
+        assert_eq!(log.end(), End::TimedOut);
+    });
+}
+
+#[test]
+fn a_client_that_takes_no_answers_is_given_up() {
+    serve(Config { idle: Duration::from_secs(1), ..config() }, |address, log, _| {
+        let mut client = Client::associated(address);
+        client.0.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        let echoes = encode(&Pdu::PData { data: vec![value(1, Command, &echo_command(), true); 1000] });
+        while log.events().len() < 2 {
+            let _ = client.0.write_all(&echoes);
+        }
+        assert_eq!(log.end(), End::TimedOut);
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_is_lost() {
+    let request = encode(&request(&[CT], &[IMPLICIT]).into());
+    for cut in [0, 1, 6, 7, 80, request.len() - 1] {
+        serve(config(), |address, log, _| {
+            Client::connect(address).0.write_all(&request[..cut]).unwrap();
+            assert_eq!(log.refusal(), "closed before an A-ASSOCIATE-RQ");
         });
+    }
+    let message = [
+        encode(&whole(3, Command, &store_command(CT, "1.2"))),
+        encode(&Pdu::PData { data: vec![value(3, Data, &data(5000), false)] }),
+    ]
+    .concat();
+    for cut in [0, 3, 50, message.len() - 4000, message.len()] {
+        let log = serve(config(), |address, log, _| {
+            let mut client = Client::associated(address);
+            client.0.write_all(&message[..cut]).unwrap();
+            drop(client);
+            assert_eq!(log.end(), End::Lost);
+        });
+        assert!(log.instances().is_empty());
+    }
+    serve(config(), |address, log, _| {
+        Client::associated(address).send(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
+        assert_eq!(log.end(), End::Aborted);
+    });
+}
+
+#[test]
+fn an_instance_over_the_limit_is_read_and_thrown_away() {
+    let log = serve(Config { max_instance_bytes: 50_000, ..config() }, |address, _, _| {
+        let mut client = Client::associated(address);
+        let answer = client.store(3, "1.2", &data(50_001));
+        assert_eq!(status(&answer), 0xa700);
+        assert!(String::from_utf8(element(&answer, 0x902).unwrap()).unwrap().contains("50000"));
+        assert_eq!(status(&client.store(3, "1.3", &data(50_000))), 0);
+        assert_eq!(status(&client.store(3, "1.4", &data(5_000_000))), 0xa700);
+        assert_eq!(client.echo(), 0);
+        client.release();
+    });
+    let [stored] = &log.instances()[..] else { panic!() };
+    assert_eq!(stored.sop_instance, "1.3");
+}
+
+#[test]
+fn requests_that_cannot_be_done_are_answered() {
+    let log = serve(config(), |address, _, _| {
+        let mut client = Client::associated(address);
+        let mut answer = |id: u8, command: &[u8], data: bool| {
+            client.send(&whole(id, Command, command));
+            if data {
+                client.send(&whole(id, Data, &[0; 100]));
+            }
+            status(&client.receive().unwrap())
+        };
+        let find = [(0x100, &[0x20, 0][..]), (0x110, &[1, 0]), (0x800, &[0, 0])];
+        assert_eq!(answer(3, &command(&find), true), 0x0211);
+        assert_eq!(answer(3, &store_command(MR, "1.2"), true), 0x0122);
+        assert_eq!(answer(1, &store_command(VERIFICATION, "1.2"), true), 0x0122);
+        assert_eq!(answer(3, &store_command(CT, "../../etc/passwd"), true), 0x0117);
+        assert_eq!(answer(3, &store_command(CT, &"1".repeat(65)), true), 0x0117);
+        let bare = [(2, &even(CT)[..]), (0x100, &[1, 0]), (0x110, &[1, 0]), (0x800, &[1, 1]), (0x1000, b"1.")];
+        assert_eq!(answer(3, &command(&bare), false), 0xc000);
+        // To a cancellation nothing is said.
+        client.send(&whole(1, Command, &command(&[(0x100, &[0xff, 0x0f]), (0x120, &[1, 0]), (0x800, &[1, 1])])));
+        assert_eq!(client.echo(), 0);
+        client.release();
+    });
+    assert!(log.instances().is_empty());
+}
+
+#[test]
+fn stopping_lets_an_instance_finish_and_aborts_the_rest() {
+    let log = serve_with_grace(config(), PATIENCE, |address, log, stop| {
+        let (mut storing, mut idle) = (Client::associated(address), Client::associated(address));
+        let mut unassociated = Client::connect(address);
+        log.held.store(true, Ordering::Relaxed);
+        storing.send(&whole(3, Command, &store_command(CT, "1.2")));
+        storing.send(&whole(3, Data, &data(10)));
+        log.wait(|event| matches!(event, Event::Stored(..)).then_some(()));
+        stop.store(true, Ordering::Relaxed);
+        assert!(aborted(idle.receive()));
+        assert_eq!(idle.receive(), None);
+        drop(unassociated.0.read(&mut [0; 10]));
+        log.held.store(false, Ordering::Relaxed);
+        assert_eq!(status(&storing.receive().unwrap()), 0);
+        assert!(aborted(storing.receive()));
+    });
+    let stopped = log.events().iter().filter(|event| matches!(event, Event::Ended(_, End::Stopped))).count();
+    assert_eq!(stopped, 2);
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_data_set_that_does_not_come() {
+    serve(config(), |address, log, stop| {
+        let mut client = Client::associated(address);
+        client.send(&whole(3, Command, &store_command(CT, "1.2")));
+        stop.store(true, Ordering::Relaxed);
+        assert!(aborted(client.receive()));
+        assert_eq!(log.end(), End::Stopped);
+    });
+}
+
+#[test]
+fn a_configuration_that_cannot_be_meant_is_refused() {
+    for wrong in [
+        Config { ae_title: " ".to_owned(), ..config() },
+        Config { ae_title: "A TITLE THAT IS TOO LONG".to_owned(), ..config() },
+        Config { max_pdu_bytes: 0, ..config() },
+        Config { max_associations: 0, ..config() },
+    ] {
+        assert_eq!(Server::bind(wrong).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
     }
 }

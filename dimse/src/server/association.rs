@@ -1,298 +1,315 @@
-//! One association from the request to its end.
+//! One connection: its association, and the messages on it (PS3.7 6.3, 9.3; PS3.8 annex E).
 
 use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
+    net::{SocketAddr, TcpStream},
+    sync::atomic::Ordering,
+    time::Instant,
 };
 
-use dicom_dictionary_std::{tags, uids};
-use dicom_ul::pdu::{
-    AbortRQSource, AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason,
-    AssociationRJServiceUserReason, AssociationRJSource, AssociationRQ, PDataValue, PDataValueType, Pdu,
-    PresentationContextProposed, PresentationContextResult, PresentationContextResultReason, UserVariableItem,
+use dicom_dictionary_std::uids;
+use dicom_ul::pdu::{AbortRQServiceProviderReason as Reason, AssociationRQ, PDataValue, PDataValueType, Pdu};
+
+use super::{
+    Config, End, Handler, Instance, Peer, Shared, Status,
+    command::{
+        Command, DATA_SET_TYPE, ERROR_COMMENT, FIELD, MESSAGE_ID, NO_DATA_SET, RESPONDED_TO, SOP_CLASS, SOP_INSTANCE,
+        STATUS,
+    },
+    negotiation::{Accepted, Context, Rejected, negotiate},
+    stream::{Closing, P_DATA, Received, Stream},
 };
 
-use super::{Config, End, Handler, Instance, Peer, Status};
-use crate::{
-    message::{C_ECHO, C_STORE, Command, NO_DATA_SET},
-    wire::{Broken, Wire},
-};
+/// The longest A-ASSOCIATE-RQ, bytes: 128 presentation contexts with a dozen transfer syntaxes each.
+const MAX_REQUEST: u32 = 128 << 10;
 
-/// PS3.7 A.2.1.
-const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
-/// All storage SOP classes of the standard begin with it; so do a few that store nothing, which no scanner proposes.
-const STORAGE: &str = "1.2.840.10008.5.1.4.1.1.";
-/// Ours: `2.25.` and a UUID made once.
-pub const IMPLEMENTATION_CLASS: &str = "2.25.309411284471586437741034862340953162017";
-/// And its name.
-pub const IMPLEMENTATION_NAME: &str = "GANTRY";
-/// Statuses (PS3.7 C).
-const UNRECOGNIZED_OPERATION: u16 = 0x0211;
+/// The longest command set, bytes; those of C-STORE and C-ECHO have some 300.
+const MAX_COMMAND: usize = 16 << 10;
+
+// Types of PDU (PS3.8 9.3.1).
+const ASSOCIATE_RQ: u8 = 1;
+const RELEASE_RQ: u8 = 5;
+const ABORT: u8 = 7;
+
+// Command fields (PS3.7 E.1).
+const C_STORE_RQ: u16 = 0x0001;
+const C_ECHO_RQ: u16 = 0x0030;
+const C_CANCEL_RQ: u16 = 0x0fff;
+const RESPONSE: u16 = 0x8000;
+
+// Statuses (PS3.7 annex C, PS3.4 table B.2-1).
+const INVALID_SOP_INSTANCE: u16 = 0x0117;
+const SOP_CLASS_NOT_SUPPORTED: u16 = 0x0122;
+const UNRECOGNISED_OPERATION: u16 = 0x0211;
 const OUT_OF_RESOURCES: u16 = 0xa700;
-/// Longest command set: a handful of UIDs and numbers.
-const MAX_COMMAND_BYTES: usize = 16_384;
+const CANNOT_UNDERSTAND: u16 = 0xc000;
 
-/// Agreed contexts: abstract and transfer syntax by number.
-type Contexts = BTreeMap<u8, (String, String)>;
-
-/// What the request is answered with.
-pub enum Request {
-    /// Accepted.
-    Accepted(Contexts),
-    /// Refused, in words.
-    Refused(AssociationRJ, String),
-}
-
-impl From<Broken> for End {
-    fn from(broken: Broken) -> Self {
-        match broken {
-            Broken::Lost => Self::Lost,
-            Broken::TimedOut => Self::TimedOut,
-            Broken::Protocol(words) => Self::Protocol(words),
-            Broken::Stopped => Self::Stopped,
+/// Serves a connection from its first byte to its last.
+pub(super) fn attend(shared: &Shared, handler: &impl Handler, tcp: TcpStream, address: SocketAddr) {
+    let config = &shared.config;
+    let ready = shared.admission.wait(&tcp).and_then(|ticket| {
+        let watched = tcp.try_clone()?;
+        Ok((ticket, watched, Stream::new(tcp, config.tls.as_ref(), config.idle, &shared.halt)?))
+    });
+    let (ticket, tcp, mut stream) = match ready {
+        Ok(ready) => ready,
+        Err(e) => return handler.refused(address, &format!("the connection could not be set up: {e}")),
+    };
+    let request = match request(&mut stream) {
+        Ok(request) if ticket.valid() => request,
+        result => {
+            let evicted = !ticket.valid();
+            let (reason, last) = match result {
+                Err(_) | Ok(_) if evicted => ("it made way for newer connections without an association".into(), None),
+                Err(closing) => (before(&closing.end), closing.last),
+                Ok(_) => return,
+            };
+            handler.refused(address, &reason);
+            return stream.close(last);
         }
-    }
+    };
+    let admitted = negotiate(config, &request).and_then(|accepted| {
+        let slot = shared.admission.associate().ok_or_else(|| Rejected::full(config.max_associations))?;
+        Ok((accepted, slot))
+    });
+    let (accepted, slot) = match admitted {
+        Ok(admitted) => admitted,
+        Err(Rejected { answer, reason }) => {
+            handler.refused(address, &reason);
+            return stream.close(Some(Box::new(answer.into())));
+        }
+    };
+    drop(ticket);
+    let id = shared.associations.fetch_add(1, Ordering::Relaxed) + 1;
+    let (calling, called) = (request.calling_ae_title, request.called_ae_title);
+    let peer = Peer { id, address, calling, called };
+    handler.opened(&peer);
+    let Accepted { contexts, max_pdu_bytes, answer } = accepted;
+    let mut association = Association { config, handler, peer: &peer, contexts, max_pdu_bytes, stream };
+    let Err(Closing { end, last }) = association.run(answer.into());
+    let stream = association.stream;
+    handler.ended(&peer, &end);
+    // The place is free before the client can know that it is, but a connection that it leaves open counts as any other.
+    drop(slot);
+    let _ticket = shared.admission.wait(&tcp);
+    drop(tcp);
+    stream.close(last);
 }
 
-/// Reads the request.
-pub fn request(wire: &mut Wire, config: &Config) -> Result<AssociationRQ, End> {
-    match wire.read(config.max_pdu_bytes, config.idle, true)? {
+fn request(stream: &mut Stream) -> Result<AssociationRQ, Closing> {
+    match stream.receive(&[ASSOCIATE_RQ], MAX_REQUEST, false)?.pdu {
         Pdu::AssociationRQ(request) => Ok(request),
-        _ => Err(End::Protocol("another PDU than A-ASSOCIATE-RQ at the beginning".into())),
+        other => Err(unexpected(&other)),
     }
 }
 
-/// Judges the request by titles and contexts.
-pub fn judge(request: &AssociationRQ, config: &Config) -> Request {
-    let refuse = |reason, words: String| {
-        let source = AssociationRJSource::ServiceUser(reason);
-        Request::Refused(AssociationRJ { result: AssociationRJResult::Permanent, source }, words)
-    };
-    let (calling, called) = (request.calling_ae_title.trim(), request.called_ae_title.trim());
-    if request.application_context_name.trim_end_matches('\0') != APPLICATION_CONTEXT {
-        let found = format!("application context '{}'", request.application_context_name);
-        return refuse(AssociationRJServiceUserReason::ApplicationContextNameNotSupported, found);
-    }
-    if config.check_called && called != config.ae_title.trim() {
-        let found = format!("called title '{called}': expected '{}'", config.ae_title);
-        return refuse(AssociationRJServiceUserReason::CalledAETitleNotRecognized, found);
-    }
-    if !config.calling.is_empty() && !config.calling.iter().any(|title| title.trim() == calling) {
-        let found = format!("calling title '{calling}' is not on the list");
-        return refuse(AssociationRJServiceUserReason::CallingAETitleNotRecognized, found);
-    }
-    let agreed = request.presentation_contexts.iter().filter_map(|context| {
-        let (abstract_syntax, transfer_syntax) = agree(context, config).ok()?;
-        Some((context.id, (abstract_syntax, transfer_syntax)))
-    });
-    Request::Accepted(agreed.collect())
+fn unexpected(pdu: &Pdu) -> Closing {
+    Closing::protocol(Reason::UnexpectedPdu, format!("an unexpected PDU: {}", pdu.short_description()))
 }
 
-/// More associations than allowed.
-pub const fn too_many() -> AssociationRJ {
-    AssociationRJ {
-        result: AssociationRJResult::Transient,
-        source: AssociationRJSource::ServiceProviderPresentation(
-            AssociationRJServiceProviderPresentationReason::LocalLimitExceeded,
-        ),
+/// How a connection ended that never came to an association.
+fn before(end: &End) -> String {
+    match end {
+        End::Protocol(message) => format!("no A-ASSOCIATE-RQ: {message}"),
+        End::TimedOut => "no A-ASSOCIATE-RQ in time".to_owned(),
+        End::Stopped => "the receiver stops".to_owned(),
+        End::Released | End::Aborted | End::Lost => "closed before an A-ASSOCIATE-RQ".to_owned(),
     }
 }
 
-/// The transfer syntax that a proposed context gets: the first proposed one that is taken.
-fn agree(
-    context: &PresentationContextProposed,
-    config: &Config,
-) -> Result<(String, String), PresentationContextResultReason> {
-    let abstract_syntax = context.abstract_syntax.trim_end_matches(['\0', ' ']);
-    if abstract_syntax != uids::VERIFICATION && !abstract_syntax.starts_with(STORAGE) {
-        return Err(PresentationContextResultReason::AbstractSyntaxNotSupported);
-    }
-    let proposed = context.transfer_syntaxes.iter().map(|syntax| syntax.trim_end_matches(['\0', ' ']));
-    let taken = proposed.into_iter().find(|syntax| config.transfer_syntaxes.iter().any(|ours| ours == syntax));
-    let taken = taken.ok_or(PresentationContextResultReason::TransferSyntaxesNotSupported)?;
-    Ok((abstract_syntax.into(), taken.into()))
-}
-
-/// Accepts the request.
-pub fn accept(wire: &mut Wire, request: &AssociationRQ, config: &Config) -> Result<(), Broken> {
-    let result = |context: &PresentationContextProposed| {
-        let (reason, transfer_syntax) = match agree(context, config) {
-            Ok((_, transfer_syntax)) => (PresentationContextResultReason::Acceptance, transfer_syntax),
-            // The field must be there and means nothing.
-            Err(reason) => (reason, uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned()),
-        };
-        PresentationContextResult { id: context.id, reason, transfer_syntax }
-    };
-    let answer = Pdu::AssociationAC(AssociationAC {
-        protocol_version: 1,
-        calling_ae_title: request.calling_ae_title.clone(),
-        called_ae_title: request.called_ae_title.clone(),
-        application_context_name: APPLICATION_CONTEXT.into(),
-        presentation_contexts: request.presentation_contexts.iter().map(result).collect(),
-        user_variables: vec![
-            UserVariableItem::MaxLength(config.max_pdu_bytes),
-            UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS.into()),
-            UserVariableItem::ImplementationVersionName(IMPLEMENTATION_NAME.into()),
-        ],
-    });
-    wire.write(&answer, config.idle)
-}
-
-/// A message that is coming in.
-#[derive(Default)]
-struct Incoming {
+/// What a message needs until it is complete.
+struct Message {
+    /// ID of its presentation context.
     context: u8,
-    begun: Option<Instant>,
-    command: Vec<u8>,
-    /// Once it is whole.
-    asked: Option<Command>,
+    begun: Instant,
+    bytes: Vec<u8>,
+    /// Once it is complete and a data set is to follow.
+    command: Option<Command>,
     data: Vec<u8>,
-    /// The data set is longer than allowed; the rest is thrown away.
+    /// The data set has become too long and is thrown away.
     too_long: bool,
 }
 
-/// What a piece of a message completes.
-enum Progress {
-    /// Nothing yet.
-    More,
-    /// A command without a data set.
-    Command(u8, Command),
-    /// A command with its data set, or without where it was too long.
-    Whole(u8, Command, Instant, Option<Vec<u8>>),
+struct Association<'a, H> {
+    config: &'a Config,
+    handler: &'a H,
+    peer: &'a Peer,
+    contexts: Vec<Context>,
+    max_pdu_bytes: u32,
+    stream: Stream<'a>,
 }
 
-impl Incoming {
-    fn take(&mut self, piece: PDataValue, contexts: &Contexts, most: usize) -> Result<Progress, String> {
-        let id = piece.presentation_context_id;
-        if !contexts.contains_key(&id) {
-            return Err(format!("presentation context {id}, which was not agreed"));
-        }
-        let begun = *self.begun.get_or_insert_with(Instant::now);
-        match (piece.value_type, self.asked.take()) {
-            (PDataValueType::Command, None) => {
-                if !self.command.is_empty() && id != self.context {
-                    return Err("a command in two contexts".into());
+impl<H: Handler> Association<'_, H> {
+    fn run(&mut self, accept: Pdu) -> Result<std::convert::Infallible, Closing> {
+        self.stream.send(&[accept])?;
+        let mut message = None;
+        loop {
+            let expected = [P_DATA, RELEASE_RQ, ABORT];
+            let Received { pdu, begun, ended } =
+                self.stream.receive(&expected, self.config.max_pdu_bytes, message.is_some())?;
+            match pdu {
+                Pdu::PData { data } => {
+                    for value in data {
+                        message = self.fragment(message, value, begun, ended)?;
+                    }
                 }
-                self.context = id;
-                self.command.extend(piece.data);
-                if self.command.len() > MAX_COMMAND_BYTES {
-                    return Err(format!("a command of more than {MAX_COMMAND_BYTES} bytes"));
+                Pdu::ReleaseRQ if message.is_none() => {
+                    return Err(Closing { end: End::Released, last: Some(Box::new(Pdu::ReleaseRP)) });
                 }
-                if !piece.is_last {
-                    return Ok(Progress::More);
-                }
-                let command = Command::read(&self.command)?;
-                if command.number(tags::COMMAND_DATA_SET_TYPE).unwrap_or(NO_DATA_SET) == NO_DATA_SET {
-                    *self = Self::default();
-                    return Ok(Progress::Command(id, command));
-                }
-                self.asked = Some(command);
-                Ok(Progress::More)
+                Pdu::AbortRQ { .. } => return Err(Closing { end: End::Aborted, last: None }),
+                other => return Err(unexpected(&other)),
             }
-            (PDataValueType::Data, Some(command)) if id == self.context => {
-                self.too_long |= self.data.len() + piece.data.len() > most;
-                if self.too_long {
-                    self.data = vec![];
-                } else {
-                    self.data.extend(piece.data);
-                }
-                if !piece.is_last {
-                    self.asked = Some(command);
-                    return Ok(Progress::More);
-                }
-                let Self { data, too_long, .. } = std::mem::take(self);
-                Ok(Progress::Whole(id, command, begun, (!too_long).then_some(data)))
-            }
-            (PDataValueType::Data, _) => Err("a data set without its command".into()),
-            (PDataValueType::Command, Some(_)) => Err("a command where a data set was announced".into()),
         }
     }
-}
 
-/// Serves an accepted association until its end.
-pub fn serve(wire: &mut Wire, contexts: &Contexts, peer: &Peer, config: &Config, handler: &impl Handler) -> End {
-    let mut incoming = Incoming::default();
-    loop {
-        let pieces = match wire.read(config.max_pdu_bytes, config.idle, incoming.begun.is_none()) {
-            Ok(Pdu::PData { data }) => data,
-            Ok(Pdu::ReleaseRQ) => {
-                // The peer may not wait for it.
-                let _ = wire.write(&Pdu::ReleaseRP, config.idle);
-                return match incoming.begun {
-                    None => End::Released,
-                    Some(_) => End::Protocol("a release in the middle of a message".into()),
-                };
+    /// Adds a fragment to the message in progress, if any, and gives back the message if it is still in progress.
+    fn fragment(
+        &mut self,
+        message: Option<Message>,
+        value: PDataValue,
+        begun: Instant,
+        ended: Instant,
+    ) -> Result<Option<Message>, Closing> {
+        let out_of_order = |what: String| Closing::protocol(Reason::UnexpectedPduParameter, what);
+        let id = value.presentation_context_id;
+        if !self.contexts.iter().any(|context| context.id == id) {
+            return Err(out_of_order(format!("data for presentation context {id}, which was not accepted")));
+        }
+        if let Some(message) = &message
+            && message.context != id
+        {
+            let message = format!("data for presentation context {id} amid a message of {}", message.context);
+            return Err(out_of_order(message));
+        }
+        match (value.value_type, message) {
+            (PDataValueType::Command, Some(Message { command: Some(_), .. })) => {
+                Err(out_of_order("a command where a data set was to follow".to_owned()))
             }
-            Ok(Pdu::AbortRQ { .. }) => return End::Aborted,
-            Ok(_) => {
-                wire.abort_protocol();
-                return End::Protocol("a PDU that has no place in an association".into());
-            }
-            Err(broken) => {
-                match broken {
-                    Broken::Protocol(_) => wire.abort_protocol(),
-                    _ => wire.abort(AbortRQSource::ServiceUser),
+            (PDataValueType::Command, message) => {
+                let new =
+                    || Message { context: id, begun, bytes: vec![], command: None, data: vec![], too_long: false };
+                let mut message = message.unwrap_or_else(new);
+                if message.bytes.len() + value.data.len() > MAX_COMMAND {
+                    return Err(out_of_order(format!("a command set of more than {MAX_COMMAND} bytes")));
                 }
-                return broken.into();
+                message.bytes.extend(value.data);
+                if value.is_last { self.commanded(message, ended) } else { Ok(Some(message)) }
             }
+            (PDataValueType::Data, Some(mut message)) if message.command.is_some() => {
+                self.keep(&mut message, &value.data);
+                if value.is_last { self.complete(message, ended).map(|()| None) } else { Ok(Some(message)) }
+            }
+            (PDataValueType::Data, _) => Err(out_of_order("a data set without a command".to_owned())),
+        }
+    }
+
+    fn keep(&self, message: &mut Message, data: &[u8]) {
+        let stores = message.command.as_ref().is_some_and(|command| command.number(FIELD) == Some(C_STORE_RQ));
+        if stores && message.data.len().saturating_add(data.len()) > self.config.max_instance_bytes {
+            message.too_long = true;
+            message.data = Vec::new();
+        }
+        if stores && !message.too_long {
+            message.data.extend_from_slice(data);
+        }
+    }
+
+    /// The command is complete.
+    fn commanded(&mut self, mut message: Message, ended: Instant) -> Result<Option<Message>, Closing> {
+        let invalid = |what: String| Closing::protocol(Reason::InvalidPduParameter, what);
+        let command = Command::parse(&message.bytes).map_err(invalid)?;
+        let follows = command.number(DATA_SET_TYPE).map(|kind| kind != NO_DATA_SET);
+        message.command = Some(command);
+        match follows {
+            Some(true) => Ok(Some(message)),
+            Some(false) => self.complete(message, ended).map(|()| None),
+            None => Err(invalid("a command set without a command data set type".to_owned())),
+        }
+    }
+
+    /// Does what a complete message asks for.
+    fn complete(&mut self, mut message: Message, ended: Instant) -> Result<(), Closing> {
+        let command = message.command.take().unwrap_or_default();
+        let invalid = |what: String| Closing::protocol(Reason::InvalidPduParameter, what);
+        let field = command.number(FIELD).ok_or_else(|| invalid("a command set without a command field".to_owned()))?;
+        if field & RESPONSE != 0 {
+            return Err(invalid(format!("the response {field:#06x}, to which nothing was asked")));
+        }
+        if field == C_CANCEL_RQ {
+            return Ok(());
+        }
+        let id = message.context;
+        let status = match field {
+            C_ECHO_RQ => Status::Success,
+            C_STORE_RQ => self.store(&command, message, ended),
+            _ => refused(UNRECOGNISED_OPERATION, format!("command {field:#06x}, expected C-STORE or C-ECHO")),
         };
-        for piece in pieces {
-            let answered = match incoming.take(piece, contexts, config.max_instance_bytes) {
-                Ok(Progress::More) => continue,
-                Ok(Progress::Command(id, command)) => {
-                    let status = match command.number(tags::COMMAND_FIELD) {
-                        Some(C_ECHO) => 0,
-                        _ => UNRECOGNIZED_OPERATION,
-                    };
-                    answer(wire, id, &command, status, "", config.idle)
-                }
-                Ok(Progress::Whole(id, command, begun, data)) => {
-                    let (status, comment) = match (command.number(tags::COMMAND_FIELD), data) {
-                        (Some(C_STORE), Some(data)) => {
-                            let syntax = contexts.get(&id).map(|(_, syntax)| syntax.clone()).unwrap_or_default();
-                            let text = |tag| command.text(tag).unwrap_or_default();
-                            let instance = Instance {
-                                sop_class: text(tags::AFFECTED_SOP_CLASS_UID),
-                                sop_instance: text(tags::AFFECTED_SOP_INSTANCE_UID),
-                                transfer_syntax: syntax,
-                                data,
-                                begun,
-                                received: Instant::now(),
-                            };
-                            match handler.store(peer, instance) {
-                                Status::Success => (0, String::new()),
-                                Status::Refused { code, comment } => (code, comment),
-                            }
-                        }
-                        (Some(C_STORE), None) => {
-                            (OUT_OF_RESOURCES, format!("more than {} bytes", config.max_instance_bytes))
-                        }
-                        _ => (UNRECOGNIZED_OPERATION, String::new()),
-                    };
-                    answer(wire, id, &command, status, &comment, config.idle)
-                }
-                Err(words) => {
-                    wire.abort_protocol();
-                    return End::Protocol(words);
-                }
-            };
-            if let Err(broken) = answered {
-                return broken.into();
-            }
+        let answer = response(&command, field, &status)
+            .ok_or_else(|| invalid("a command set without a message ID".to_owned()))?;
+        let pdus = fragments(id, &answer.encode(), self.max_pdu_bytes);
+        self.stream.send(&pdus)
+    }
+
+    fn store(&self, command: &Command, message: Message, received: Instant) -> Status {
+        let Some(context) = self.contexts.iter().find(|context| context.id == message.context) else {
+            return refused(CANNOT_UNDERSTAND, "no presentation context".to_owned());
+        };
+        if context.abstract_syntax == uids::VERIFICATION || command.uid(SOP_CLASS) != Some(&context.abstract_syntax) {
+            return refused(SOP_CLASS_NOT_SUPPORTED, "not the SOP class of the presentation context".to_owned());
         }
+        let Some(sop_instance) = command.uid(SOP_INSTANCE) else {
+            return refused(INVALID_SOP_INSTANCE, "the SOP instance UID is absent or not a UID".to_owned());
+        };
+        if command.number(DATA_SET_TYPE) == Some(NO_DATA_SET) {
+            return refused(CANNOT_UNDERSTAND, "a C-STORE without a data set".to_owned());
+        }
+        if message.too_long {
+            let most = self.config.max_instance_bytes;
+            return refused(OUT_OF_RESOURCES, format!("the data set has more than {most} bytes"));
+        }
+        let instance = Instance {
+            sop_class: context.abstract_syntax.clone(),
+            sop_instance: sop_instance.to_owned(),
+            transfer_syntax: context.transfer_syntax.clone(),
+            data: message.data,
+            begun: message.begun,
+            received,
+        };
+        self.handler.store(self.peer, instance)
     }
 }
 
-fn answer(
-    wire: &mut Wire,
-    context: u8,
-    command: &Command,
-    status: u16,
-    comment: &str,
-    time: Duration,
-) -> Result<(), Broken> {
-    let data = command.answer(status, comment).bytes().map_err(Broken::Protocol)?;
-    let value =
-        PDataValue { presentation_context_id: context, value_type: PDataValueType::Command, is_last: true, data };
-    wire.write(&Pdu::PData { data: vec![value] }, time)
+fn refused(code: u16, comment: String) -> Status {
+    Status::Refused { code, comment }
+}
+
+/// The response to `command` (PS3.7 9.3.1.2, 9.3.5.2); `None` if it has no message ID.
+fn response(command: &Command, field: u16, status: &Status) -> Option<Command> {
+    let mut answer = Command::default();
+    if let Some(uid) = command.uid(SOP_CLASS) {
+        answer = answer.with_uid(SOP_CLASS, uid);
+    }
+    answer = answer
+        .with_number(FIELD, field | RESPONSE)
+        .with_number(RESPONDED_TO, command.number(MESSAGE_ID)?)
+        .with_number(DATA_SET_TYPE, NO_DATA_SET);
+    answer = match status {
+        Status::Success => answer.with_number(STATUS, 0),
+        Status::Refused { code, comment } => answer.with_number(STATUS, *code).with_text(ERROR_COMMENT, comment),
+    };
+    match command.uid(SOP_INSTANCE) {
+        Some(uid) if field == C_STORE_RQ => Some(answer.with_uid(SOP_INSTANCE, uid)),
+        _ => Some(answer),
+    }
+}
+
+/// A command set in P-DATA-TFs that the client can take.
+fn fragments(presentation_context_id: u8, command: &[u8], max_pdu_bytes: u32) -> Vec<Pdu> {
+    let size = (max_pdu_bytes.saturating_sub(6).max(2) & !1) as usize;
+    let count = command.len().div_ceil(size);
+    let pdu = |(i, data): (usize, &[u8])| {
+        let is_last = i + 1 == count;
+        let (value_type, data) = (PDataValueType::Command, data.to_vec());
+        Pdu::PData { data: vec![PDataValue { presentation_context_id, value_type, is_last, data }] }
+    };
+    command.chunks(size).enumerate().map(pdu).collect()
 }

@@ -233,6 +233,9 @@ pub struct Scp {
     /// Its name.
     #[serde(default = "ae_title")]
     pub ae_title: String,
+    /// Whether callers must call it by its name.
+    #[serde(default = "yes")]
+    pub check_called: bool,
     /// Names that may call; all if empty.
     #[serde(default)]
     pub calling: Vec<String>,
@@ -412,6 +415,10 @@ fn once() -> usize {
 
 fn ae_title() -> String {
     "GANTRY".into()
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn max_pdu_bytes() -> u32 {

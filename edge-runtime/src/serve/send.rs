@@ -98,9 +98,9 @@ fn report(destination: &str, modality: Modality, event: &Event, metrics: &Metric
             metrics.time(modality, Step::Send, *took);
             ("sent", None, "")
         }
-        Event::Retry(reason) => ("waits", None, reason.as_str()),
-        Event::Refused(reason) => ("refused", Some(Code::SendRefused), reason.as_str()),
-        Event::Damaged(reason) => ("damaged", Some(Code::StateDamaged), reason.as_str()),
+        Event::Retry { reason, .. } => ("waits", None, reason.as_str()),
+        Event::Refused { reason, .. } => ("refused", Some(Code::SendRefused), reason.as_str()),
+        Event::Damaged { reason, .. } => ("damaged", Some(Code::StateDamaged), reason.as_str()),
     };
     if let Some(code) = code {
         metrics.refusal(code);

@@ -56,6 +56,7 @@ impl Receiver {
     /// Opens the port.
     pub fn open(scp: &Scp) -> Result<Self, String> {
         let mut config = Config::new(&scp.ae_title, scp.listen);
+        config.check_called = scp.check_called;
         config.calling.clone_from(&scp.calling);
         let network = |peer: &String| match peer.parse() {
             Ok(network) => Ok(network),
