@@ -2,6 +2,7 @@
 //! and a queue on disk between a program and a destination that may be away.
 
 pub mod client;
+mod command;
 pub mod queue;
 pub mod server;
 pub mod tls;

@@ -7,7 +7,6 @@
 
 mod admission;
 mod association;
-mod command;
 mod negotiation;
 mod stream;
 

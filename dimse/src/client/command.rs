@@ -1,53 +1,27 @@
-//! Command sets (PS3.7 section 6.3): implicit VR little endian, always.
+//! What a sender says and hears (PS3.7 section 9).
 
-/// PS3.7 E.1: no data set follows.
-const NO_DATA_SET: u16 = 0x0101;
+use crate::command::{
+    Command, DATA_SET_TYPE, ERROR_COMMENT, FIELD, MESSAGE_ID, NO_DATA_SET, PRIORITY, RESPONDED_TO, SOP_CLASS,
+    SOP_INSTANCE, STATUS,
+};
 
 /// C-ECHO-RQ (PS3.7 9.3.5.1).
 pub(super) fn echo(message: u16) -> Vec<u8> {
-    request(0x0030, message, "1.2.840.10008.1.1", None)
+    request(0x0030, message, "1.2.840.10008.1.1").with_number(DATA_SET_TYPE, NO_DATA_SET).encode()
 }
 
 /// C-STORE-RQ (PS3.7 9.3.1.1), priority medium.
 pub(super) fn store(message: u16, class: &str, instance: &str) -> Vec<u8> {
-    request(0x0001, message, class, Some(instance))
+    let request = request(0x0001, message, class).with_number(PRIORITY, 0).with_number(DATA_SET_TYPE, 1);
+    request.with_uid(SOP_INSTANCE, instance).encode()
 }
 
-fn request(command: u16, message: u16, class: &str, instance: Option<&str>) -> Vec<u8> {
-    let mut rest = Vec::new();
-    put(&mut rest, 0x0002, &padded(class));
-    put(&mut rest, 0x0100, &command.to_le_bytes());
-    put(&mut rest, 0x0110, &message.to_le_bytes());
-    if let Some(instance) = instance {
-        put(&mut rest, 0x0700, &0_u16.to_le_bytes());
-        put(&mut rest, 0x0800, &1_u16.to_le_bytes());
-        put(&mut rest, 0x1000, &padded(instance));
-    } else {
-        put(&mut rest, 0x0800, &NO_DATA_SET.to_le_bytes());
-    }
-    let mut set = Vec::with_capacity(rest.len() + 12);
-    put(&mut set, 0x0000, &(rest.len() as u32).to_le_bytes());
-    set.extend(rest);
-    set
-}
-
-fn put(set: &mut Vec<u8>, element: u16, value: &[u8]) {
-    set.extend([0, 0]);
-    set.extend(element.to_le_bytes());
-    set.extend((value.len() as u32).to_le_bytes());
-    set.extend(value);
-}
-
-fn padded(uid: &str) -> Vec<u8> {
-    let mut value = uid.as_bytes().to_vec();
-    if value.len() % 2 == 1 {
-        value.push(0);
-    }
-    value
+fn request(field: u16, message: u16, class: &str) -> Command {
+    Command::default().with_uid(SOP_CLASS, class).with_number(FIELD, field).with_number(MESSAGE_ID, message)
 }
 
 /// What matters of a response.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Response {
     /// (0000,0100)
     pub command: u16,
@@ -61,43 +35,27 @@ pub(super) struct Response {
 
 impl Response {
     /// Reads a command set.
-    pub fn read(mut set: &[u8]) -> Result<Self, String> {
-        let mut found = Self::default();
-        let (mut command, mut status) = (None, None);
-        while !set.is_empty() {
-            let Some((head, rest)) = set.split_at_checked(8) else {
-                return Err(format!("a command set ends in {} bytes, expected 8 bytes for an element", set.len()));
-            };
-            let group = u16::from_le_bytes([head[0], head[1]]);
-            let element = u16::from_le_bytes([head[2], head[3]]);
-            let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-            let Some((value, rest)) = rest.split_at_checked(length) else {
-                return Err(format!(
-                    "element ({group:04X},{element:04X}) of a command set claims {length} bytes where {} are left",
-                    rest.len()
-                ));
-            };
-            set = rest;
-            let number = value.first_chunk().map(|bytes| u16::from_le_bytes(*bytes));
-            match (group, element) {
-                (0, 0x0100) => command = number,
-                (0, 0x0120) => found.message = number,
-                (0, 0x0900) => status = number,
-                (0, 0x0902) => {
-                    found.comment = String::from_utf8_lossy(value).trim_end_matches(['\0', ' ']).to_owned();
-                }
-                _ => {}
-            }
-        }
-        found.command = command.ok_or("a command set without Command Field (0000,0100)")?;
-        found.status = status.ok_or("a response without Status (0000,0900)")?;
-        Ok(found)
+    pub fn read(set: &[u8]) -> Result<Self, String> {
+        let command = Command::parse(set)?;
+        Ok(Self {
+            command: command.number(FIELD).ok_or("a command set without Command Field (0000,0100)")?,
+            message: command.number(RESPONDED_TO),
+            status: command.number(STATUS).ok_or("a response without Status (0000,0900)")?,
+            comment: command.text(ERROR_COMMENT).unwrap_or_default(),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn put(set: &mut Vec<u8>, element: u16, value: &[u8]) {
+        set.extend([0, 0]);
+        set.extend(element.to_le_bytes());
+        set.extend((value.len() as u32).to_le_bytes());
+        set.extend(value);
+    }
 
     proptest::proptest! {
         #[test]

@@ -11,12 +11,12 @@ use dicom_ul::pdu::{AbortRQServiceProviderReason as Reason, AssociationRQ, PData
 
 use super::{
     Config, End, Handler, Instance, Peer, Shared, Status,
-    command::{
-        Command, DATA_SET_TYPE, ERROR_COMMENT, FIELD, MESSAGE_ID, NO_DATA_SET, RESPONDED_TO, SOP_CLASS, SOP_INSTANCE,
-        STATUS,
-    },
     negotiation::{Accepted, Context, Rejected, negotiate},
     stream::{Closing, P_DATA, Received, Stream},
+};
+use crate::command::{
+    Command, DATA_SET_TYPE, ERROR_COMMENT, FIELD, MESSAGE_ID, NO_DATA_SET, RESPONDED_TO, SOP_CLASS, SOP_INSTANCE,
+    STATUS,
 };
 
 /// The longest A-ASSOCIATE-RQ, bytes: 128 presentation contexts with a dozen transfer syntaxes each.

@@ -2,32 +2,35 @@
 //! data sets takes the lengths that it reads for memory to allocate.
 
 /// Affected SOP class UID.
-pub(super) const SOP_CLASS: u16 = 0x0002;
+pub(crate) const SOP_CLASS: u16 = 0x0002;
 /// Command field.
-pub(super) const FIELD: u16 = 0x0100;
+pub(crate) const FIELD: u16 = 0x0100;
 /// Message ID.
-pub(super) const MESSAGE_ID: u16 = 0x0110;
+pub(crate) const MESSAGE_ID: u16 = 0x0110;
 /// Message ID being responded to.
-pub(super) const RESPONDED_TO: u16 = 0x0120;
+pub(crate) const RESPONDED_TO: u16 = 0x0120;
 /// Command data set type.
-pub(super) const DATA_SET_TYPE: u16 = 0x0800;
+pub(crate) const DATA_SET_TYPE: u16 = 0x0800;
 /// Status.
-pub(super) const STATUS: u16 = 0x0900;
+pub(crate) const STATUS: u16 = 0x0900;
 /// Error comment.
-pub(super) const ERROR_COMMENT: u16 = 0x0902;
+pub(crate) const ERROR_COMMENT: u16 = 0x0902;
 /// Affected SOP instance UID.
-pub(super) const SOP_INSTANCE: u16 = 0x1000;
+pub(crate) const SOP_INSTANCE: u16 = 0x1000;
+
+/// Priority.
+pub(crate) const PRIORITY: u16 = 0x0700;
 
 /// The command data set type that says that no data set follows.
-pub(super) const NO_DATA_SET: u16 = 0x0101;
+pub(crate) const NO_DATA_SET: u16 = 0x0101;
 
 /// The elements of a command set in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Command(Vec<(u16, Vec<u8>)>);
+pub(crate) struct Command(Vec<(u16, Vec<u8>)>);
 
 impl Command {
     /// Reads a command set; the group length is not looked at.
-    pub(super) fn parse(mut bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(mut bytes: &[u8]) -> Result<Self, String> {
         let mut elements = Vec::new();
         while !bytes.is_empty() {
             let Some(([g0, g1, e0, e1, l0, l1, l2, l3], rest)) = bytes.split_first_chunk() else {
@@ -51,7 +54,7 @@ impl Command {
     }
 
     /// With its group length.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         for (element, value) in &self.0 {
             append(&mut body, *element, value);
@@ -67,31 +70,36 @@ impl Command {
     }
 
     /// A value of VR US.
-    pub(super) fn number(&self, element: u16) -> Option<u16> {
+    pub(crate) fn number(&self, element: u16) -> Option<u16> {
         self.value(element)?.try_into().ok().map(u16::from_le_bytes)
     }
 
     /// A value of VR UI: 1 to 64 digits and dots.
-    pub(super) fn uid(&self, element: u16) -> Option<&str> {
+    pub(crate) fn uid(&self, element: u16) -> Option<&str> {
         let text = std::str::from_utf8(self.value(element)?).ok()?.trim_end_matches(['\0', ' ']);
         let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         (plain && (1..=64).contains(&text.len())).then_some(text)
     }
 
+    /// A value of VR LO, whatever its characters.
+    pub(crate) fn text(&self, element: u16) -> Option<String> {
+        Some(String::from_utf8_lossy(self.value(element)?).trim_end_matches(['\0', ' ']).to_owned())
+    }
+
     /// Adds a value of VR US; elements must come in ascending order.
-    pub(super) fn with_number(mut self, element: u16, value: u16) -> Self {
+    pub(crate) fn with_number(mut self, element: u16, value: u16) -> Self {
         self.0.push((element, value.to_le_bytes().into()));
         self
     }
 
     /// Adds a value of VR UI.
-    pub(super) fn with_uid(mut self, element: u16, value: &str) -> Self {
+    pub(crate) fn with_uid(mut self, element: u16, value: &str) -> Self {
         self.0.push((element, padded(value.into(), 0)));
         self
     }
 
     /// Adds a value of VR LO: cut to 64 characters, those that are not printable ASCII replaced.
-    pub(super) fn with_text(mut self, element: u16, value: &str) -> Self {
+    pub(crate) fn with_text(mut self, element: u16, value: &str) -> Self {
         let plain = |c: char| if (' '..='~').contains(&c) && c != '\\' { c as u8 } else { b'?' };
         self.0.push((element, padded(value.chars().take(64).map(plain).collect(), b' ')));
         self
