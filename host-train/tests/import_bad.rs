@@ -252,7 +252,7 @@ fn stacks_that_are_none_are_refused() {
     );
 
     let root = chaos(|t2| trees::dicom(&t2.join(&second), Modality::Ct, &CORONAL, 1, &raw(0)));
-    refused(&root, words, &["IMG-0002-00002.dcm: modality CT: expected mr"]);
+    refused(&root, words, &["IMG-0002-00002.dcm: modality ct: expected mr"]);
 
     let root = chaos(|t2| fs::write(t2.join(&second), "no DICOM").unwrap());
     refused(&root, words, &["IMG-0002-00002.dcm: "]);
