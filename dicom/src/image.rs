@@ -34,6 +34,8 @@ pub struct Identity {
     pub series: String,
     /// Study UID.
     pub study: String,
+    /// The patient's number within the hospital; empty where there is none.
+    pub patient: String,
     /// Frame of reference, where there is one.
     pub frame_of_reference: Option<String>,
     /// Number within the series, where there is one; it orders nothing here.
@@ -99,6 +101,7 @@ impl Identity {
             sop_instance: needed(object, tags::SOP_INSTANCE_UID, "SOPInstanceUID")?,
             series: needed(object, tags::SERIES_INSTANCE_UID, "SeriesInstanceUID")?,
             study: needed(object, tags::STUDY_INSTANCE_UID, "StudyInstanceUID")?,
+            patient: text(object, tags::PATIENT_ID).unwrap_or_default(),
             frame_of_reference: text(object, tags::FRAME_OF_REFERENCE_UID).filter(|uid| !uid.is_empty()),
             number: number(object, tags::INSTANCE_NUMBER).map(|number| number as i64),
         })
@@ -108,6 +111,11 @@ impl Identity {
 /// The series of an instance of any kind.
 pub fn series(object: &DefaultDicomObject) -> Option<String> {
     text(object, tags::SERIES_INSTANCE_UID).filter(|uid| !uid.is_empty())
+}
+
+/// The UID of an instance of any kind.
+pub fn instance(object: &DefaultDicomObject) -> String {
+    object.meta().media_storage_sop_instance_uid().trim_end_matches('\0').to_owned()
 }
 
 /// All frames of an instance.

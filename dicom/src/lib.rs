@@ -20,7 +20,7 @@ pub use capture::{Capture, capture};
 pub use derived::{Maker, Source, write};
 pub use dicom_core::value::{DicomDate, DicomTime};
 pub use fault::MakeFault;
-pub use image::{Frame, Identity, Image, Plane, series};
+pub use image::{Frame, Identity, Image, Plane, instance, series};
 pub use orientation::Orientation;
 pub use pixels::{Stored, stored};
 pub use read::{data_set, open, read};

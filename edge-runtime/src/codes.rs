@@ -82,6 +82,8 @@ pub enum Code {
     SeriesIncomplete,
     /// A sink that cannot take the series.
     SeriesOrigin,
+    /// An instance of another patient.
+    SeriesMixed,
     /// The deadline was missed.
     LateDropped,
     /// Too many slices waited.
@@ -108,7 +110,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of their numbers.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 51] = [
         Self::ModelRead,
         Self::ModelCorrupt,
         Self::ModelForeign,
@@ -148,6 +150,7 @@ impl Code {
         Self::SeriesFull,
         Self::SeriesIncomplete,
         Self::SeriesOrigin,
+        Self::SeriesMixed,
         Self::LateDropped,
         Self::LateOverflow,
         Self::LateFailed,
@@ -287,6 +290,11 @@ impl Code {
             Self::SeriesOrigin => {
                 ["E-SERIES-06", "the series cannot be written in this form", "DICOM objects need DICOM sources"]
             }
+            Self::SeriesMixed => [
+                "E-SERIES-07",
+                "the series already holds another patient, study or modality",
+                "see who gives UIDs: a series belongs to one of each",
+            ],
             Self::LateDropped => [
                 "E-LATE-01",
                 "the slice missed its deadline and was dropped",

@@ -1,161 +1,21 @@
-//! `gantry-edge serve` as a process, with scanners that send, break off and come back, and with files that nobody here made.
+//! `gantry-edge serve` as a process, with scanners that send in turn and files that nobody here made.
 
 mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
-    io::{BufRead, BufReader, Read, Write},
+    fs,
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
 };
 
-use contract::{Modality, Plane};
+use contract::Modality;
 use dicom_dictionary_std::tags;
 use dicom_object::open_file;
-use dimse::client::{self, Error, Target};
+use dimse::client::{self, Error};
 use serde_json::Value;
-use support::{
-    Small,
-    dicom::{Axes, SliceFile},
-};
-
-const PLANE: Plane = Plane { height: 50, width: 40, row_mm: 1.5, column_mm: 2. };
-
-/// A folder with a model and a configuration.
-struct Site {
-    folder: tempfile::TempDir,
-}
-
-/// A running service; killed if the test fails.
-struct Serving {
-    child: Child,
-    target: Target,
-    pages: String,
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Site {
-    fn new(more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("model.onnx"), Small::new(1).file()).unwrap();
-        fs::create_dir(folder.path().join("in")).unwrap();
-        let text = format!(
-            "model = \"model.onnx\"\nstate = \"state\"\nhttp = \"127.0.0.1:0\"\n{more}\n[[source]]\nkind = \"scp\"\n\
-             listen = \"127.0.0.1:0\"\nidle_s = 3\n[[source]]\nkind = \"folder\"\npath = \"in\"\nnifti_modality = \"ct\"\n\
-             settle_ms = 100\n[[sink]]\nkind = \"lines\"\npath = \"lines.json\"\n[[sink]]\nkind = \"seg\"\nfolder = \"seg\"\n"
-        );
-        fs::write(folder.path().join("gantry.toml"), text).unwrap();
-        Self { folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn start(&self) -> Serving {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gantry-edge"));
-        command.args(["serve", "--json", "--config"]).arg(self.path("gantry.toml"));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut errors = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        let address = loop {
-            let mut line = String::new();
-            assert!(errors.read_line(&mut line).unwrap() > 0, "the service ended: {said}");
-            if let Some(rest) = line.strip_prefix("serving GANTRY at ") {
-                break rest.trim().to_owned();
-            }
-            said += &line;
-        };
-        // So that warnings never fill the pipe.
-        thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
-        let (scp, pages) = address.split_once(", http://").unwrap();
-        let target = Target {
-            address: scp.into(),
-            ae_title: "GANTRY".into(),
-            calling: "SCANNER".into(),
-            timeout: Duration::from_secs(20),
-            max_pdu_bytes: 16_384,
-            tls: None,
-        };
-        Serving { child, target, pages: pages.into() }
-    }
-
-    /// Writes so many slices of a series outside the watched folder.
-    fn series(&self, modality: Modality, series: &str, slices: usize) -> Vec<PathBuf> {
-        let area = PLANE.height * PLANE.width;
-        let file = |z: usize| {
-            let path = self.path(&format!("{series}.{z}.dcm"));
-            let raw: Vec<i16> = (0..area).map(|i| ((i * 37 + z * 211) % 900) as i16 - 150).collect();
-            SliceFile { modality, series, z, axes: Axes::AXIAL, plane: PLANE }.write(&path, &raw);
-            path
-        };
-        (0..slices).map(file).collect()
-    }
-
-    fn lines(&self, event: &str) -> Vec<Value> {
-        let text = fs::read_to_string(self.path("lines.json")).unwrap_or_default();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["event"] == event).collect()
-    }
-
-    fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
-        let start = Instant::now();
-        while !done() {
-            assert!(start.elapsed() < Duration::from_secs(60), "{what} did not happen");
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Instances that a segmentation references.
-    fn references(&self, series: &str) -> BTreeSet<String> {
-        let seg = open_file(self.path(&format!("seg/{series}.seg.dcm"))).unwrap();
-        let series = seg.element(tags::REFERENCED_SERIES_SEQUENCE).unwrap().items().unwrap();
-        let instances = series[0].element(tags::REFERENCED_INSTANCE_SEQUENCE).unwrap().items().unwrap();
-        let uid = |item: &dicom_object::InMemDicomObject| {
-            let uid = item.element(tags::REFERENCED_SOP_INSTANCE_UID).unwrap().to_str().unwrap();
-            uid.trim_end_matches('\0').to_owned()
-        };
-        instances.iter().map(uid).collect()
-    }
-}
-
-impl Serving {
-    fn page(&self, path: &str) -> (u16, String) {
-        let mut socket = TcpStream::connect(&self.pages).unwrap();
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    /// Ends the service in order; its exit code, and the JSON of its last words.
-    fn finish(mut self) -> (Option<i32>, Value) {
-        self.signal("-TERM");
-        let mut text = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-        let code = self.child.wait().unwrap().code();
-        (code, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
-    }
-}
-
-fn uids(series: &str, slices: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
-    slices.into_iter().map(|z| format!("{series}.{}", z + 1)).collect()
-}
+use support::site::{Site, data, files, uids};
 
 #[test]
 fn two_series_over_two_associations_end_as_two_segmentations_while_others_misbehave() {
@@ -184,78 +44,6 @@ fn two_series_over_two_associations_end_as_two_segmentations_while_others_misbeh
     drop(idle);
     let (code, snapshot) = serving.finish();
     assert_eq!((code, &snapshot["slices"]["ct segmented"]), (Some(0), &Value::from(12)));
-}
-
-#[test]
-fn what_was_acknowledged_survives_kill_9_and_sigterm_writes_what_has_arrived() {
-    let site = Site::new("[series]\nat_association_end = false\nquiet_s = 3\n");
-    let serving = site.start();
-    let files = site.series(Modality::Ct, "1.2.33", 10);
-    assert!(client::store(&serving.target, &files[..4]).iter().all(Result::is_ok));
-    serving.signal("-KILL");
-    drop(serving);
-    assert!(!site.path("seg").exists());
-    assert_eq!(fs::read_dir(site.path("state/received")).unwrap().count(), 4);
-    // Half a file of a write that the crash cut, and one that a bad disk changed.
-    fs::write(site.path("state/received/.gantry-x.tmp"), b"half").unwrap();
-    fs::write(site.path("state/received/00000000000000ff.dcm"), b"damaged").unwrap();
-    let serving = site.start();
-    assert!(client::store(&serving.target, &files[4..7]).iter().all(Result::is_ok));
-    site.wait_for("the series", || !site.lines("series").is_empty());
-    assert_eq!(site.references("1.2.33"), uids("1.2.33", 0..7));
-    assert_eq!(site.lines("series")[0]["ended"], "quiet");
-    assert!(site.path("state/damaged/00000000000000ff.dcm").exists());
-    assert!(site.lines("refused").iter().any(|line| line["code"] == "E-STATE-02"));
-
-    // In the middle of a series.
-    let files = site.series(Modality::Mr, "1.2.34", 5);
-    assert!(client::store(&serving.target, &files).iter().all(Result::is_ok));
-    let (code, _) = serving.finish();
-    assert_eq!(code, Some(0));
-    assert_eq!(site.references("1.2.34"), uids("1.2.34", 0..5));
-    assert_eq!(site.lines("series")[1]["ended"], "stop");
-    assert_eq!(fs::read_dir(site.path("state/received")).unwrap().count(), 0);
-}
-
-/// The state folder cannot be written: a file lies where it should be made again.
-#[test]
-fn what_cannot_be_kept_is_not_acknowledged() {
-    let site = Site::new("");
-    let serving = site.start();
-    fs::remove_dir(site.path("state/received")).unwrap();
-    let files = site.series(Modality::Ct, "1.2.35", 1);
-    let refused = client::store(&serving.target, &files);
-    assert!(
-        matches!(&refused[0], Err(Error::Status { code: 0xa700, comment }) if comment.starts_with("E-STATE-01")),
-        "{refused:?}"
-    );
-    fs::create_dir(site.path("state/received")).unwrap();
-    assert_eq!(client::store(&serving.target, &files), [Ok(())]);
-    assert_eq!(serving.finish().0, Some(0));
-    assert_eq!(site.references("1.2.35"), uids("1.2.35", 0..1));
-}
-
-fn data() -> Option<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let folder = env::var_os("GANTRY_TEST_DATA").map_or(default, PathBuf::from);
-    let there = folder.join("malformed").is_dir();
-    if !there {
-        println!("skipped: no test data at {} (GANTRY_TEST_DATA)", folder.display());
-    }
-    there.then_some(folder)
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = vec![];
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
-    }
-    files.sort();
-    files
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Files appear whole or not at all: written under a temporary name in the same folder, then renamed.
+//! Files appear whole or not at all, and stay: written under a temporary name in the same folder, synced, then renamed.
 
 use std::{
     fs, io,
@@ -8,7 +8,8 @@ use std::{
 
 use tempfile::{Builder, NamedTempFile};
 
-/// Lets `fill` write the contents of `path`; on any error the file that was there, or its absence, is left alone.
+/// Lets `fill` write the contents of `path`; on any error the file that was there, or its absence, is left alone. The file
+/// survives a loss of power when this returns.
 pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let path = path.as_ref();
     let folder = match path.parent() {
@@ -20,6 +21,9 @@ pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Re
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
+    // The name is part of the folder; elsewhere than on Unix a folder cannot be opened.
+    #[cfg(unix)]
+    fs::File::open(&folder)?.sync_all()?;
     Ok(())
 }
 

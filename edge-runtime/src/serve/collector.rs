@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -76,7 +77,7 @@ struct SliceLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    reason: Option<&'a str>,
     glass_to_mask_ms: f64,
     queue_ms: f64,
     loop_ms: f64,
@@ -88,7 +89,6 @@ impl Collector<'_> {
     pub fn run(mut self) {
         self.bell.mine();
         let mut open: HashMap<Arc<str>, Series> = HashMap::new();
-        let mut parts: HashMap<Arc<str>, u32> = HashMap::new();
         let mut closed = vec![];
         let mut taken = 0;
         loop {
@@ -123,20 +123,18 @@ impl Collector<'_> {
                 true => Some(Ended::Stop),
                 false => series.over(self.config.at_association_end, self.config.expected_slices, quiet),
             };
-            let names: Vec<_> = open.iter().filter_map(|(name, series)| Some((name.clone(), over(series)?))).collect();
-            for (name, why) in names {
-                if let Some(series) = open.remove(&name) {
-                    let part = parts.entry(name.clone()).or_default();
-                    *part += 1;
-                    self.finish(name, *part, why, series);
-                }
-            }
+            open.retain(|name, series| {
+                let Some(why) = over(series) else { return true };
+                // At the end nothing is in the loop any more.
+                let out = if ended { usize::MAX } else { series.slices.len() };
+                let Some(unreadable) = self.desk.book.close(name, out) else { return true };
+                let Series { slices, panels, failed, .. } = mem::replace(series, Series::new());
+                let finished = Finished { name: name.clone(), ended: why, slices, panels, unreadable, failed };
+                let _ = self.jobs.send(Job::Series(Box::new(finished)));
+                false
+            });
             if ended {
                 return;
-            }
-            if parts.len() > 4 * self.config.max_open {
-                // Numbers of parts matter for series that go on soon after; old ones would only grow.
-                parts.retain(|name, _| open.contains_key(name));
             }
             if idle {
                 self.bell.wait(NAP);
@@ -181,18 +179,18 @@ impl Collector<'_> {
         if let Some(refusal) = &refusal {
             self.metrics.refusal(refusal.code);
         }
-        self.report(ticket, outcome, refusal, stamps, &runs);
+        self.report(ticket, outcome, refusal.as_ref(), stamps, &runs);
         series.sources.insert(ticket.source);
         series.last = Instant::now();
         series.slices.push(Labelled { ticket: ticket.clone(), runs, outcome });
         if let Some(waiter) = &ticket.waiter {
-            waiter.through();
+            waiter.through(refusal.filter(|_| !outcome.has_labels()));
         }
         self.desk.left();
         outcome
     }
 
-    fn report(&self, ticket: &Ticket, outcome: Outcome, refusal: Option<Refusal>, stamps: &Stamps, runs: &Runs) {
+    fn report(&self, ticket: &Ticket, outcome: Outcome, refusal: Option<&Refusal>, stamps: &Stamps, runs: &Runs) {
         let counts = runs.counts();
         let organs = self.labels.organs().map(|(class, label)| (label.name.as_str(), counts[usize::from(class)]));
         let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
@@ -201,8 +199,8 @@ impl Collector<'_> {
             slice: ticket.name(),
             modality: ticket.modality.name(),
             outcome: outcome.name(),
-            code: refusal.as_ref().map(|refusal| refusal.code.name()),
-            reason: refusal.map(|refusal| refusal.reason),
+            code: refusal.map(|refusal| refusal.code.name()),
+            reason: refusal.map(|refusal| refusal.reason.as_str()),
             glass_to_mask_ms: ms(stamps.glass_to_mask()),
             queue_ms: ms(stamps.started.saturating_duration_since(stamps.decoded)),
             loop_ms: ms(stamps.finished.saturating_duration_since(stamps.started)),
@@ -227,13 +225,6 @@ impl Collector<'_> {
             // The writer ends after the collector, so this arrives.
             let _ = self.jobs.send(Job::Slice(Box::new(job)));
         }
-    }
-
-    fn finish(&self, name: Arc<str>, part: u32, ended: Ended, series: Series) {
-        let unreadable = self.desk.forget(&name);
-        let Series { slices, panels, failed, .. } = series;
-        let finished = Finished { name, part, ended, slices, panels, unreadable, failed };
-        let _ = self.jobs.send(Job::Series(Box::new(finished)));
     }
 }
 

@@ -2,11 +2,10 @@
 //! a code or turned into slices, and those are given to the dispatcher.
 
 use std::{
-    collections::{HashMap, HashSet},
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::SyncSender,
     },
@@ -21,6 +20,7 @@ use dicom_object::DefaultDicomObject;
 use volume::raw;
 
 use super::{
+    book::Book,
     config::Config,
     dispatch::{Item, Slice},
     refusal::Refusal,
@@ -33,34 +33,19 @@ use crate::{Code, error::grid_code};
 /// How often a patient source looks whether there is room.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Two slices lie at the same place if they are this close, mm.
-const SAME_MM: f64 = 1e-2;
-
 /// Where all sources meet.
 pub struct Desk {
     spec: ModelSpec,
     max_pixels: usize,
-    max_slices: usize,
-    max_open: usize,
     /// Slices that may be under way for a patient source to go on.
     room: usize,
     inbox: SyncSender<Item>,
     bell: Arc<Bell>,
-    open: Mutex<HashMap<Arc<str>, Open>>,
+    /// Series that are not yet written.
+    pub book: Book,
     under_way: AtomicUsize,
     next_source: AtomicU64,
     stopping: AtomicBool,
-}
-
-/// What the desk knows of a series that is not yet written.
-#[derive(Default)]
-struct Open {
-    instances: HashSet<String>,
-    /// Orientation and place.
-    places: Vec<([f64; 6], [f64; 3])>,
-    slices: usize,
-    /// Instances that could not be read although they belong to it.
-    unreadable: usize,
 }
 
 /// How an instance came.
@@ -84,12 +69,10 @@ impl Desk {
         Self {
             spec: spec.clone(),
             max_pixels: config.slices.max_pixels,
-            max_slices: config.series.max_slices,
-            max_open: config.series.max_open,
             room: config.slices.frames.min(config.slices.backlog),
             inbox,
             bell,
-            open: Mutex::default(),
+            book: Book::new(&config.series),
             under_way: AtomicUsize::new(0),
             next_source: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
@@ -122,7 +105,7 @@ impl Desk {
         };
         let orientations = image.frames.iter().map(orient).collect::<Result<Vec<_>, _>>()?;
         let series: Arc<str> = identity.series.as_str().into();
-        self.enter(&series, &identity, &image.frames)?;
+        self.book.enter(&identity, image.modality, &image.frames, arrival.kept.clone())?;
         let waiter = wait.then(|| Arc::new(Waiter::new(image.frames.len())));
         let header = Arc::new(header(object));
         let exponent = raw::exponent(image.modality, image.frames.iter().flat_map(Frame::values));
@@ -183,23 +166,6 @@ impl Desk {
         self.bell.ring();
     }
 
-    /// Notes that a slice of a series came and could not be read.
-    pub fn unreadable(&self, series: &str) {
-        if let Some(open) = self.open().get_mut(series) {
-            open.unreadable += 1;
-        }
-    }
-
-    /// Forgets a series that is over, so that it may come again; returns how many of its instances could not be read.
-    pub fn forget(&self, series: &str) -> usize {
-        self.open().remove(series).map_or(0, |open| open.unreadable)
-    }
-
-    /// Series that are not over.
-    pub fn open_series(&self) -> usize {
-        self.open().len()
-    }
-
     /// A slice has left the loop.
     pub fn left(&self) {
         self.under_way.fetch_sub(1, Ordering::AcqRel);
@@ -220,10 +186,6 @@ impl Desk {
         self.stopping.load(Ordering::Acquire)
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<Arc<str>, Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn serves(&self, modality: Modality) -> Result<(), Refusal> {
         match self.spec.modalities.contains(&modality) {
             true => Ok(()),
@@ -241,41 +203,6 @@ impl Desk {
                 Err(Refusal::new(Code::DicomSize, found))
             }
         }
-    }
-
-    /// Notes an instance in its series, or refuses it.
-    fn enter(&self, series: &Arc<str>, identity: &Identity, frames: &[Frame]) -> Result<(), Refusal> {
-        let mut all = self.open();
-        if !all.contains_key(series) && all.len() >= self.max_open {
-            return Err(Refusal::new(Code::SeriesFull, format!("{} series are open (series.max_open)", all.len())));
-        }
-        let open = all.entry(series.clone()).or_default();
-        if open.slices + frames.len() > self.max_slices {
-            let found = format!("slice {} of a series (series.max_slices)", open.slices + frames.len());
-            return Err(Refusal::new(Code::SeriesFull, found));
-        }
-        if open.instances.contains(&identity.sop_instance) {
-            return Err(Refusal::new(Code::SeriesDuplicate, format!("instance {}", identity.sop_instance)));
-        }
-        let before = open.places.len();
-        for frame in frames {
-            let plane = &frame.plane;
-            let ([a, b, c], [d, e, f]) = (plane.along, plane.down);
-            let directions = [a, b, c, d, e, f];
-            let near = |a: &[f64], b: &[f64], most: f64| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= most);
-            let same = |(theirs, place): &([f64; 6], [f64; 3])| {
-                near(theirs, &directions, 1e-3) && near(place, &plane.first_mm, SAME_MM)
-            };
-            if open.places.iter().any(same) {
-                open.places.truncate(before);
-                let found = format!("instance {} at {:.2?} mm", identity.sop_instance, plane.first_mm);
-                return Err(Refusal::new(Code::SeriesPlace, found));
-            }
-            open.places.push((directions, plane.first_mm));
-        }
-        open.slices += frames.len();
-        open.instances.insert(identity.sop_instance.clone());
-        Ok(())
     }
 
     fn hand_in(&self, ticket: Ticket, raw: Vec<i16>, arrival: &Arrival, patient: bool) -> Result<(), Refusal> {

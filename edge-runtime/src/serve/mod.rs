@@ -8,6 +8,7 @@
 //! Sources decode in threads of their own. Between the rings nothing is allocated. Every slice that enters comes out with a
 //! label map or a code.
 
+mod book;
 mod collector;
 pub mod config;
 mod desk;

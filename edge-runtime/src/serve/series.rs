@@ -123,8 +123,6 @@ impl Ended {
 pub struct Finished {
     /// UID, or file.
     pub name: Arc<str>,
-    /// 1, or more where slices came after the series was over.
-    pub part: u32,
     /// Why.
     pub ended: Ended,
     /// Its slices.

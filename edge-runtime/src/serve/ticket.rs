@@ -11,7 +11,8 @@ use dicom::{Identity, Orientation};
 use dicom_object::InMemDicomObject;
 use volume::Geometry;
 
-use super::spool::Kept;
+use super::{refusal::Refusal, spool::Kept};
+use crate::Code;
 
 /// Goes with a slice from its source to the last sink.
 #[derive(Debug)]
@@ -73,26 +74,60 @@ impl Ticket {
 /// Waits until all frames of an instance are through the loop.
 #[derive(Debug)]
 pub struct Waiter {
-    left: Mutex<usize>,
+    left: Mutex<Left>,
     changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Left {
+    frames: usize,
+    refusal: Option<Refusal>,
 }
 
 impl Waiter {
     /// For so many frames.
     pub const fn new(frames: usize) -> Self {
-        Self { left: Mutex::new(frames), changed: Condvar::new() }
+        Self { left: Mutex::new(Left { frames, refusal: None }), changed: Condvar::new() }
     }
 
-    /// One is through.
-    pub fn through(&self) {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+    /// One is through; with the reason where it has no label map.
+    pub fn through(&self, refusal: Option<Refusal>) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.frames -= 1;
+        left.refusal = left.refusal.take().or(refusal);
         self.changed.notify_all();
     }
 
-    /// Waits for the rest, at most so long; whether all are through.
-    pub fn wait(&self, most: Duration) -> bool {
+    /// Waits for the rest, at most so long.
+    ///
+    /// # Errors
+    /// Why the first frame without a label map has none; [`Code::LateDropped`] if frames are still missing.
+    pub fn wait(&self, most: Duration) -> Result<(), Refusal> {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(left, most, |left| *left > 0);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
+        let waited = self.changed.wait_timeout_while(left, most, |left| left.frames > 0);
+        let left = &*waited.unwrap_or_else(PoisonError::into_inner).0;
+        match (left.frames, &left.refusal) {
+            (0, None) => Ok(()),
+            (0, Some(refusal)) => Err(refusal.clone()),
+            _ => Err(Refusal::new(Code::LateDropped, format!("no label map within {} s", most.as_secs()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_hears_of_the_first_frame_without_a_label_map() {
+        let waiter = Waiter::new(3);
+        waiter.through(None);
+        waiter.through(Some(Refusal::new(Code::LateOverflow, "second")));
+        assert_eq!(waiter.wait(Duration::ZERO).unwrap_err().code, Code::LateDropped);
+        waiter.through(Some(Refusal::new(Code::LateDropped, "third")));
+        assert_eq!(waiter.wait(Duration::ZERO).unwrap_err().reason, "second");
+        let waiter = Waiter::new(1);
+        waiter.through(None);
+        assert_eq!(waiter.wait(Duration::ZERO), Ok(()));
     }
 }

@@ -5,6 +5,7 @@
 #![allow(dead_code)] // Each test binary uses a part.
 
 pub mod dicom;
+pub mod site;
 
 use contract::{
     Grid, Intensity, LabelMap, Modality, ModelSpec, Net, VERSION, golden,

@@ -66,16 +66,16 @@ impl Reception<'_> {
         wait: bool,
     ) -> Result<Option<Arc<Waiter>>, Refusal> {
         self.metrics.received();
-        let mut series = None;
+        let mut names = None;
         let handed = object.map_err(Refusal::from).and_then(|object| {
-            series = dicom::series(&object);
+            names = dicom::series(&object).map(|series| (series, dicom::instance(&object)));
             self.desk.dicom(object, arrival, wait)
         });
         handed.inspect_err(|refusal| {
             // What is no slice by its nature leaves no gap in its series.
             let gap = [Code::DicomUnreadable, Code::DicomMissing, Code::DicomValue, Code::DicomPixels, Code::DicomSize];
-            if let Some(series) = series.filter(|_| gap.contains(&refusal.code)) {
-                self.desk.unreadable(&series);
+            if let Some((series, instance)) = names.filter(|_| gap.contains(&refusal.code)) {
+                self.desk.book.unreadable(&series, &instance);
             }
             self.refused(source, name, refusal);
         })

@@ -43,7 +43,7 @@ pub fn play(reception: Reception<'_>, folder: &Path, rate: Rate, times: usize) {
         }
         reception.desk.closed(source);
         // The same instances may come again only when their series are over.
-        while reception.desk.open_series() > 0 && !reception.desk.stopping() {
+        while reception.desk.book.len() > 0 && !reception.desk.stopping() {
             thread::sleep(LOOK);
         }
     }

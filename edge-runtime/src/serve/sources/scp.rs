@@ -1,8 +1,9 @@
-//! The DICOM receiver: each instance is kept, decoded and handed in before its status goes out.
+//! The DICOM receiver: each instance is decoded, handed in and kept before its status goes out.
 
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    panic::resume_unwind,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -25,7 +26,7 @@ use crate::{
         config::{Acknowledge, Scp, TlsFiles},
         desk::Arrival,
         refusal::Refusal,
-        spool::Spool,
+        spool::{Kept, Spool},
     },
 };
 
@@ -121,8 +122,6 @@ impl Handler for Desks<'_> {
     fn store(&self, peer: &Peer, instance: Instance) -> Status {
         match self.take(peer, &instance) {
             Ok(()) => Status::Success,
-            // The sender did nothing wrong, and would only send it again.
-            Err(Refusal { code: Code::SeriesDuplicate, .. }) => Status::Success,
             Err(refusal) => Status::Refused { code: status(refusal.code), comment: refusal.to_string() },
         }
     }
@@ -173,32 +172,42 @@ impl Desks<'_> {
             .build()
             .map_err(|error| unreadable(&error))?;
         meta.write(&mut head).map_err(|error| unreadable(&error))?;
-        let keep = |spool: &Spool| spool.keep(&[&head, &instance.data]);
-        let kept = self.spool.map(keep).transpose().map_err(|error| {
-            let refusal = Refusal::new(Code::StateWrite, error);
-            self.reception.refused(&self.title, &instance.sop_instance, &refusal);
-            refusal
-        })?;
-        let kept = kept.map(Arc::new);
+        let keep = &|kept: &Kept| {
+            kept.write(&[&head, &instance.data]).map_err(|error| {
+                let refusal = Refusal::new(Code::StateWrite, error);
+                self.reception.refused(&self.title, &instance.sop_instance, &refusal);
+                refusal
+            })
+        };
+        let kept = self.spool.map(|spool| Arc::new(spool.place()));
         let Instance { begun, received, .. } = *instance;
-        let patient = self.spool.is_none();
+        let patient = kept.is_none();
         let source = self.sources().get(&peer.id).copied().unwrap_or_default();
         let arrival = Arrival { source, begun, received, kept: kept.clone(), patient };
         let object = dicom::data_set(&instance.data, meta);
-        let handed = self.reception.instance(&self.title, &instance.sop_instance, object, &arrival, patient);
-        match (handed, kept) {
-            (Ok(Some(waiter)), _) if !waiter.wait(PATIENCE) => {
-                Err(Refusal::new(Code::LateDropped, format!("no label map within {} s", PATIENCE.as_secs())))
+        let series = object.as_ref().ok().and_then(dicom::series);
+        thread::scope(|scope| {
+            // The disk works while the slice is decoded and segmented; the status waits for both.
+            let writing = kept.as_deref().map(|kept| scope.spawn(move || keep(kept)));
+            let handed = self.reception.instance(&self.title, &instance.sop_instance, object, &arrival, patient);
+            let written = writing.map_or(Ok(()), |writing| writing.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            match handed {
+                Ok(waiter) => written.and_then(|()| waiter.map_or(Ok(()), |waiter| waiter.wait(PATIENCE))),
+                Err(refusal) => {
+                    // The sender learns of it, so nothing has to be kept. What cannot be deleted is refused again at the
+                    // next start.
+                    let _ = kept.as_deref().map(Kept::forget);
+                    if refusal.code != Code::SeriesDuplicate {
+                        return Err(refusal);
+                    }
+                    // The sender did nothing wrong and would only send it again. But it may do so because the first could
+                    // not be kept.
+                    let first =
+                        series.and_then(|series| self.reception.desk.book.kept(&series, &instance.sop_instance));
+                    first.map_or(Ok(()), |first| keep(&first))
+                }
             }
-            (Ok(_), _) => Ok(()),
-            (Err(refusal), Some(kept)) => {
-                // The sender learns of the refusal, so nothing has to be kept. If it cannot be deleted, it is refused again
-                // at the next start.
-                let _ = kept.forget();
-                Err(refusal)
-            }
-            (Err(refusal), None) => Err(refusal),
-        }
+        })
     }
 }
 
@@ -207,7 +216,13 @@ const fn status(code: Code) -> u16 {
         Code::DicomKind | Code::DicomType | Code::DicomModality | Code::ModelModality | Code::GeometryAxis => {
             NOT_OF_ITS_CLASS
         }
-        Code::DicomSize | Code::SeriesFull | Code::StateWrite | Code::Stopping | Code::LateDropped => OUT_OF_RESOURCES,
+        Code::DicomSize
+        | Code::SeriesFull
+        | Code::StateWrite
+        | Code::Stopping
+        | Code::LateDropped
+        | Code::LateOverflow
+        | Code::LateFailed => OUT_OF_RESOURCES,
         _ => CANNOT_UNDERSTAND,
     }
 }
