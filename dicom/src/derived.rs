@@ -120,7 +120,7 @@ pub fn uid(parts: &[&[u8]]) -> String {
 }
 
 /// A new object of the patient and study of `header`, made by `maker`: everything but its own content. `kind` names the
-/// series: one per source series, network, program and kind. `content` is everything that makes the object another one.
+/// series: one per source series, network, program, kind and number. `content` is everything that makes the object another one.
 pub fn start(
     header: &InMemDicomObject,
     maker: &Maker,
@@ -147,7 +147,8 @@ pub fn start(
     equipment(header, &mut object, maker)?;
 
     let source = needed(header, tags::SERIES_INSTANCE_UID, "SeriesInstanceUID")?;
-    let identity = [kind, &source, maker.algorithm, maker.version, maker.software].map(str::as_bytes);
+    let number = maker.series_number.to_string();
+    let identity = [kind, &source, maker.algorithm, maker.version, maker.software, &number].map(str::as_bytes);
     let series = uid(&[&[&b"series"[..]], &identity[..]].concat());
     let instance = uid(&[&[b"instance", series.as_bytes()], content].concat());
     put(&mut object, tags::SOP_CLASS_UID, sop_class);

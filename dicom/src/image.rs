@@ -141,12 +141,26 @@ impl Image {
     /// # Errors
     /// [`Fault`]: another kind of object, an image without its place, pixels that cannot be decoded.
     pub fn new(object: &DefaultDicomObject) -> Result<Self, Fault> {
+        Self::within(object, usize::MAX, usize::MAX)
+    }
+
+    /// Reads an instance of at most so many frames of so many pixels; of a larger one nothing is decoded.
+    ///
+    /// # Errors
+    /// See [`Image::new`]; and [`Fault::Size`].
+    pub fn within(object: &DefaultDicomObject, pixels: usize, frames: usize) -> Result<Self, Fault> {
         let modality = modality(object)?;
         let kinds = text(object, tags::IMAGE_TYPE).unwrap_or_default();
         if let Some(word) = kinds.split('\\').map(str::trim).find(|word| NO_SLICES.contains(word)) {
             return Err(Fault::Type(format!("{kinds} has {word}")));
         }
         let places = places(object, modality)?;
+        let extent = pixels::extent(object)?;
+        if extent[0] * extent[1] > pixels || extent[2] > frames {
+            let [columns, rows, found] = extent.map(|count| count as u64);
+            let most = pixels.saturating_mul(frames) as u64;
+            return Err(Fault::Size { frames: found, columns, rows, most });
+        }
         let stored = pixels::stored(object)?;
         let area = stored.size[0] * stored.size[1];
         if stored.values.len() != area * places.len() {
@@ -224,6 +238,11 @@ fn place(objects: &[&InMemDicomObject], modality: Modality) -> Result<Place, Fau
     // A CT without rescale is not in HU (PS3.3 C.8.2.1: both are mandatory).
     if modality == Modality::Ct && intercept.is_none() {
         return Err(Fault::Missing("RescaleIntercept"));
+    }
+    // Unspecified is what older scanners say of HU; a density or an atomic number is no HU.
+    let kind = objects.iter().find_map(|object| text(object, tags::RESCALE_TYPE)).unwrap_or_default();
+    if modality == Modality::Ct && !["", "HU", "US"].contains(&kind.as_str()) {
+        return Err(Fault::Value { name: "RescaleType", found: kind, expected: "HU" });
     }
     let place = Place { plane, slope: slope.unwrap_or(1.), intercept: intercept.unwrap_or(0.) };
     if !(place.slope.is_finite() && place.slope != 0. && place.intercept.is_finite()) {

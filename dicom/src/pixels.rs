@@ -43,6 +43,14 @@ pub fn stored(object: &DefaultDicomObject) -> Result<Stored, Fault> {
     Ok(Stored { size: form.size, values: words.into_iter().take(form.pixels()).map(value).collect() })
 }
 
+/// Columns, rows and frames that an instance says it has, before anything is decoded.
+///
+/// # Errors
+/// As [`stored`], for what its elements alone tell.
+pub fn extent(object: &DefaultDicomObject) -> Result<[usize; 3], Fault> {
+    Form::new(object).map(|form| [form.size[0], form.size[1], form.frames])
+}
+
 /// What the elements beside the pixels say of them.
 struct Form {
     size: [usize; 2],

@@ -50,6 +50,8 @@ pub enum Code {
     Usage,
     /// A result cannot be written.
     Output,
+    /// A slice's own files are left out.
+    OutputBehind,
     /// The configuration cannot be used.
     ConfigBad,
     /// No DICOM, or damaged.
@@ -110,7 +112,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of their numbers.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::ModelRead,
         Self::ModelCorrupt,
         Self::ModelForeign,
@@ -134,6 +136,7 @@ impl Code {
         Self::VolumePartial,
         Self::Usage,
         Self::Output,
+        Self::OutputBehind,
         Self::ConfigBad,
         Self::DicomUnreadable,
         Self::DicomKind,
@@ -226,6 +229,11 @@ impl Code {
             ],
             Self::Usage => ["E-USAGE-01", "the arguments do not fit together", "see --help"],
             Self::Output => ["E-OUTPUT-01", "a result cannot be written", "check folder, permissions and space"],
+            Self::OutputBehind => [
+                "E-OUTPUT-02",
+                "writing fell behind, so the slice has no picture and no segmentation of its own",
+                "use a faster disk, smaller pictures, or segmentations per series only",
+            ],
             Self::ConfigBad => [
                 "E-CONFIG-01",
                 "the configuration cannot be used",
@@ -292,7 +300,7 @@ impl Code {
             }
             Self::SeriesMixed => [
                 "E-SERIES-07",
-                "the series already holds another patient, study or modality",
+                "the series already holds another patient, study, modality or frame of reference",
                 "see who gives UIDs: a series belongs to one of each",
             ],
             Self::LateDropped => [

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use contract::Modality;
 use dimse::client::{self, Error};
@@ -29,6 +29,8 @@ fn what_was_acknowledged_survives_kill_9_and_sigterm_writes_what_has_arrived() {
     site.wait_for("the series", || !site.lines("series").is_empty());
     assert_eq!(site.references("1.2.33"), uids("1.2.33", 0..7));
     assert_eq!(site.lines("series")[0]["ended"], "quiet");
+    // The association with the rest ended as it should.
+    assert_eq!(site.description("1.2.33"), "Organs, segmented by a network");
     assert!(site.path("state/damaged/00000000000000ff.dcm").exists());
     assert!(site.lines("refused").iter().any(|line| line["code"] == "E-STATE-02"));
 
@@ -39,6 +41,7 @@ fn what_was_acknowledged_survives_kill_9_and_sigterm_writes_what_has_arrived() {
     assert_eq!(code, Some(0));
     assert_eq!(site.references("1.2.34"), uids("1.2.34", 0..5));
     assert_eq!(site.lines("series")[1]["ended"], "stop");
+    assert_eq!(site.description("1.2.34"), "CUT SHORT after 5 slices");
     assert_eq!(fs::read_dir(site.path("state/received")).unwrap().count(), 0);
 }
 
@@ -145,4 +148,76 @@ fn a_full_disk_refuses_loses_nothing_and_is_used_again_when_there_is_space() {
     assert!(client::store(&serving.target, &missing).iter().all(Result::is_ok));
     site.wait_for("the rest", || fs::read_dir(disk.join("received")).unwrap().count() == 0);
     assert_eq!(serving.finish().0, Some(0));
+}
+
+/// A scanner that breaks off, and one that is slow: the first series is cut short and says so, the second is whole.
+#[test]
+fn a_broken_association_cuts_its_series_short_and_a_pause_does_not() {
+    let site = Site::new("[series]\nquiet_s = 1\n");
+    let serving = site.start();
+    let (cut, slow) = (site.series(Modality::Ct, "1.2.43", 3), site.series(Modality::Ct, "1.2.44", 3));
+    // The scanner's power goes: nothing is released, the connection is gone.
+    let sending = || {
+        client::store_each(&serving.target, &cut, |index, _, _| match index {
+            0 => true,
+            _ => panic!("in the middle of the series"),
+        });
+    };
+    assert!(thread::scope(|scope| scope.spawn(sending).join()).is_err());
+    client::store_each(&serving.target, &slow, |index, result, _| {
+        assert_eq!(result, Ok(()));
+        if index == 0 {
+            // Longer than quiet time, shorter than the receiver's patience.
+            thread::sleep(Duration::from_millis(1800));
+        }
+        true
+    });
+    site.wait_for("both series", || site.lines("series").len() == 2);
+    assert_eq!(serving.finish().0, Some(0));
+    assert_eq!(
+        (site.references("1.2.43"), site.description("1.2.43").as_str()),
+        (uids("1.2.43", 0..2), "CUT SHORT after 2 slices")
+    );
+    assert_eq!(site.references("1.2.44"), uids("1.2.44", 0..3));
+    assert_eq!(site.description("1.2.44"), "Organs, segmented by a network");
+}
+
+/// More series than may be open at once wait for their turn; what the scanner has sent again meanwhile counts once.
+#[test]
+fn every_series_of_an_earlier_run_is_segmented_and_none_is_called_damaged() {
+    let site = Site::new("[series]\nat_association_end = false\nquiet_s = 2\nmax_open = 2\n");
+    let received = site.path("state/received");
+    fs::create_dir_all(&received).unwrap();
+    let series = ["1.2.45", "1.2.46", "1.2.47", "1.2.48"];
+    let made: Vec<_> = series.iter().map(|series| site.series(Modality::Ct, series, 2)).collect();
+    // One slice of each, then the other of each, and one twice.
+    let order = (0..2).flat_map(|z| made.iter().map(move |files| &files[z])).chain([&made[0][0]]);
+    for (number, file) in order.enumerate() {
+        fs::copy(file, received.join(format!("{number:016x}.dcm"))).unwrap();
+    }
+    let serving = site.start();
+    site.wait_for("every series", || site.lines("series").len() == series.len());
+    assert_eq!(serving.finish().0, Some(0));
+    for series in series {
+        assert_eq!(site.references(series), uids(series, 0..2));
+    }
+    assert_eq!(fs::read_dir(received).unwrap().count(), 0);
+    assert!(!site.path("state/damaged").exists());
+}
+
+/// A series that is not written leaves the files of a watched folder alone, whatever is to become of them after.
+#[test]
+fn files_of_a_folder_are_deleted_only_when_their_series_is_written() {
+    let site = Site::with_folder("after = \"delete\"", "[series]\nquiet_s = 1\nmax_slices = 2\n");
+    let serving = site.start();
+    for (series, slices) in [("1.2.49", 2), ("1.2.50", 3)] {
+        for file in site.series(Modality::Ct, series, slices) {
+            fs::rename(&file, site.path("in").join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    site.wait_for("both series", || site.lines("series").len() == 2);
+    assert_eq!(serving.finish().0, Some(0));
+    assert_eq!(site.references("1.2.49"), uids("1.2.49", 0..2));
+    assert!(!site.path("seg/1.2.50.seg.dcm").exists(), "a slice of it was refused");
+    assert_eq!(fs::read_dir(site.path("in")).unwrap().count(), 3);
 }

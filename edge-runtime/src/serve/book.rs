@@ -8,8 +8,9 @@ use std::{
 
 use contract::Modality;
 use dicom::{Frame, Identity};
+use dicom_object::InMemDicomObject;
 
-use super::{config::SeriesConfig, refusal::Refusal, spool::Kept};
+use super::{config::SeriesConfig, refusal::Refusal, spool::Kept, ticket::Waiter};
 use crate::Code;
 
 /// Two slices lie at the same place if they are this close, mm.
@@ -32,13 +33,22 @@ struct Pages {
     early: VecDeque<(String, String, Instant)>,
 }
 
+/// What there is of an instance besides its slices.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// The file that keeps it.
+    pub kept: Option<Arc<Kept>>,
+    /// Ends when all its label maps exist.
+    pub waiter: Option<Arc<Waiter>>,
+}
+
 /// One series.
 struct Open {
-    patient: String,
-    study: String,
+    first: Identity,
     modality: Modality,
-    /// Instances, with the files that keep them.
-    instances: HashMap<String, Option<Arc<Kept>>>,
+    /// Elements of its first instance, without the pixels: what is made of the series takes patient and study from there.
+    header: Arc<InMemDicomObject>,
+    instances: HashMap<String, Held>,
     /// Of each slice.
     places: Vec<Place>,
     /// Instances that could not be read although they belong to it.
@@ -58,7 +68,7 @@ impl Book {
         Self { max_slices: config.max_slices, max_open: config.max_open, quiet, pages: Mutex::default() }
     }
 
-    /// Notes an instance in its series, all of it or nothing.
+    /// Notes an instance in its series, all of it or nothing; returns the header of the series.
     ///
     /// # Errors
     /// [`Code::SeriesFull`], [`Code::SeriesMixed`], [`Code::SeriesDuplicate`] or [`Code::SeriesPlace`].
@@ -67,43 +77,44 @@ impl Book {
         identity: &Identity,
         modality: Modality,
         frames: &[Frame],
-        kept: Option<Arc<Kept>>,
-    ) -> Result<(), Refusal> {
+        header: InMemDicomObject,
+        held: Held,
+    ) -> Result<Arc<InMemDicomObject>, Refusal> {
         let mut pages = self.pages();
         let Pages { open, early } = &mut *pages;
-        let empty;
-        let page = match open.get(identity.series.as_str()) {
-            Some(page) => page,
-            None if open.len() >= self.max_open => {
-                let found = format!("{} series are open (series.max_open)", open.len());
-                return Err(Refusal::new(Code::SeriesFull, found));
-            }
-            None => {
-                empty = Open::new(identity, modality);
-                &empty
-            }
-        };
-        page.check(identity, modality)?;
-        let slices = page.places.len() + frames.len();
+        let page = open.get(identity.series.as_str());
+        if page.is_none() && open.len() >= self.max_open {
+            return Err(Refusal::new(Code::SeriesFull, format!("{} series are open (series.max_open)", open.len())));
+        }
+        page.map_or(Ok(()), |page| page.check(identity, modality))?;
+        let before = page.map_or(&[][..], |page| &page.places);
+        let slices = before.len() + frames.len();
         if slices > self.max_slices {
             return Err(Refusal::new(Code::SeriesFull, format!("slice {slices} of a series (series.max_slices)")));
         }
-        let places = page.vacant(identity, frames)?;
+        let places = vacant(before, identity, frames)?;
         let page = open.entry(identity.series.as_str().into()).or_insert_with(|| {
-            let mut page = Open::new(identity, modality);
+            let mut unreadable = HashSet::new();
             early.retain(|(series, instance, since)| {
                 let ours = *series == identity.series;
                 if ours && since.elapsed() < self.quiet {
-                    page.unreadable.insert(instance.clone());
+                    unreadable.insert(instance.clone());
                 }
                 !ours
             });
-            page
+            let first = identity.clone();
+            Open { first, modality, header: header.into(), instances: HashMap::new(), places: vec![], unreadable }
         });
         page.places.extend(places);
         page.unreadable.remove(&identity.sop_instance);
-        page.instances.insert(identity.sop_instance.clone(), kept);
-        Ok(())
+        page.instances.insert(identity.sop_instance.clone(), held);
+        Ok(page.header.clone())
+    }
+
+    /// Whether an instance of a series could be taken as far as the number of open series goes.
+    pub fn admits(&self, series: &str) -> bool {
+        let pages = self.pages();
+        pages.open.contains_key(series) || pages.open.len() < self.max_open
     }
 
     /// Notes that an instance of a series came and could not be read. It may come again in better form.
@@ -122,9 +133,9 @@ impl Book {
         }
     }
 
-    /// The file that keeps an instance of an open series.
-    pub fn kept(&self, series: &str, instance: &str) -> Option<Arc<Kept>> {
-        self.pages().open.get(series)?.instances.get(instance)?.clone()
+    /// What there is of an instance of an open series.
+    pub fn held(&self, series: &str, instance: &str) -> Option<Held> {
+        self.pages().open.get(series)?.instances.get(instance).cloned()
     }
 
     /// Closes a series of which so many slices have come out of the loop, so that it may come again; `None` if more have
@@ -148,23 +159,14 @@ impl Book {
 }
 
 impl Open {
-    fn new(identity: &Identity, modality: Modality) -> Self {
-        Self {
-            patient: identity.patient.clone(),
-            study: identity.study.clone(),
-            modality,
-            instances: HashMap::new(),
-            places: vec![],
-            unreadable: HashSet::new(),
-        }
-    }
-
-    /// Whether an instance is of this patient, study and modality, and new.
+    /// Whether an instance is of this patient, study, modality and frame of reference, and new.
     fn check(&self, identity: &Identity, modality: Modality) -> Result<(), Refusal> {
-        let same = self.patient == identity.patient && self.study == identity.study && self.modality == modality;
-        if !same {
+        let Identity { patient, study, frame_of_reference, .. } = &self.first;
+        let theirs = (&identity.patient, &identity.study, &identity.frame_of_reference, modality);
+        if (patient, study, frame_of_reference, self.modality) != theirs {
             // No names: lines are read by people who need not know them.
-            let found = format!("instance {} is of another patient, study or modality", identity.sop_instance);
+            let instance = &identity.sop_instance;
+            let found = format!("instance {instance} is of another patient, study, modality or frame of reference");
             return Err(Refusal::new(Code::SeriesMixed, found));
         }
         match self.instances.contains_key(&identity.sop_instance) {
@@ -172,21 +174,21 @@ impl Open {
             false => Ok(()),
         }
     }
+}
 
-    /// Places of frames, if nothing lies there yet, another of the frames neither.
-    fn vacant(&self, identity: &Identity, frames: &[Frame]) -> Result<Vec<Place>, Refusal> {
-        let mut places: Vec<Place> = vec![];
-        for Frame { plane, .. } in frames {
-            let ([a, b, c], [d, e, f]) = (plane.along, plane.down);
-            let place = Place { directions: [a, b, c, d, e, f], first_mm: plane.first_mm };
-            if self.places.iter().chain(&places).any(|taken| taken.is(&place)) {
-                let found = format!("instance {} at {:.2?} mm", identity.sop_instance, plane.first_mm);
-                return Err(Refusal::new(Code::SeriesPlace, found));
-            }
-            places.push(place);
+/// Places of frames, if nothing lies there yet, another of the frames neither.
+fn vacant(before: &[Place], identity: &Identity, frames: &[Frame]) -> Result<Vec<Place>, Refusal> {
+    let mut places: Vec<Place> = vec![];
+    for Frame { plane, .. } in frames {
+        let ([a, b, c], [d, e, f]) = (plane.along, plane.down);
+        let place = Place { directions: [a, b, c, d, e, f], first_mm: plane.first_mm };
+        if before.iter().chain(&places).any(|taken| taken.is(&place)) {
+            let found = format!("instance {} at {:.2?} mm", identity.sop_instance, plane.first_mm);
+            return Err(Refusal::new(Code::SeriesPlace, found));
         }
-        Ok(places)
+        places.push(place);
     }
+    Ok(places)
 }
 
 impl Place {
@@ -239,10 +241,15 @@ mod tests {
         result.unwrap_err().code
     }
 
+    fn enter(book: &Book, identity: &Identity, modality: Modality, at: &[f64]) -> Result<(), Refusal> {
+        let header = InMemDicomObject::new_empty();
+        book.enter(identity, modality, &frames(at), header, Held::default()).map(|_| ())
+    }
+
     #[test]
     fn what_is_refused_opens_no_series_and_takes_no_place() {
         let book = book(2, 1);
-        let enter = |series, number, at: &[f64]| book.enter(&identity(series, number), Modality::Ct, &frames(at), None);
+        let enter = |series, number, at: &[f64]| enter(&book, &identity(series, number), Modality::Ct, at);
         assert_eq!(code(enter("1.1", 1, &[0., 0.])), Code::SeriesPlace);
         assert_eq!(code(enter("1.1", 1, &[0., 1., 2.])), Code::SeriesFull);
         assert_eq!(book.len(), 0);
@@ -258,9 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn a_series_has_one_patient_one_study_and_one_modality() {
+    fn a_series_has_one_patient_study_modality_and_frame_of_reference() {
         let book = book(9, 9);
-        let enter = |identity: &Identity, modality, at| book.enter(identity, modality, &frames(&[at]), None);
+        let enter = |identity: &Identity, modality, at| enter(&book, identity, modality, &[at]);
         let one = identity("1.1", 1);
         enter(&one, Modality::Ct, 0.).unwrap();
         let other = identity("1.1", 2);
@@ -272,6 +279,8 @@ mod tests {
             code(enter(&Identity { study: "1.8".into(), ..other.clone() }, Modality::Ct, 1.)),
             Code::SeriesMixed
         );
+        let elsewhere = Identity { frame_of_reference: Some("1.7".into()), ..other.clone() };
+        assert_eq!(code(enter(&elsewhere, Modality::Ct, 1.)), Code::SeriesMixed);
         assert_eq!(code(enter(&other, Modality::Mr, 1.)), Code::SeriesMixed);
         enter(&other, Modality::Ct, 1.).unwrap();
     }
@@ -284,10 +293,10 @@ mod tests {
         book.unreadable("1.1", "1.1.2");
         (0..2 * EARLY).for_each(|number| book.unreadable("1.7", &number.to_string()));
         book.unreadable("1.1", "1.1.1");
-        book.enter(&identity("1.1", 3), Modality::Ct, &frames(&[3.]), None).unwrap();
+        enter(&book, &identity("1.1", 3), Modality::Ct, &[3.]).unwrap();
         book.unreadable("1.1", "1.1.4");
         book.unreadable("1.1", "1.1.5");
-        book.enter(&identity("1.1", 5), Modality::Ct, &frames(&[5.]), None).unwrap();
+        enter(&book, &identity("1.1", 5), Modality::Ct, &[5.]).unwrap();
         // 1 and 4; 2 was long ago, and 5 came again.
         assert_eq!(book.close("1.1", 2), Some(2));
         assert_eq!(book.close("1.1", 0), Some(0));

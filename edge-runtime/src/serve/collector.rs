@@ -5,8 +5,8 @@ use std::{
     mem,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender},
     },
     time::{Duration, Instant},
 };
@@ -33,6 +33,9 @@ use crate::{Code, slice_code};
 /// How often the collector looks whether a series is over.
 const NAP: Duration = Duration::from_millis(50);
 
+/// Slices that wait for the writer at most; the files of more are left out and counted.
+const MOST_BEHIND: usize = 64;
+
 /// What the collector works with.
 pub struct Collector<'a> {
     /// Frames that left the loop.
@@ -41,8 +44,10 @@ pub struct Collector<'a> {
     pub free: In<'a>,
     /// What never got a frame, and which sources ended.
     pub events: Receiver<Event>,
-    /// To the writer.
-    pub jobs: SyncSender<Job>,
+    /// To the writer; never waited for, so that a slow disk holds up nobody.
+    pub jobs: Sender<Job>,
+    /// Slices that wait for the writer.
+    pub behind: &'a AtomicUsize,
     /// Wakes the collector.
     pub bell: &'a Bell,
     /// Wakes the dispatcher.
@@ -91,10 +96,16 @@ impl Collector<'_> {
         let mut open: HashMap<Arc<str>, Series> = HashMap::new();
         let mut closed = vec![];
         let mut taken = 0;
+        // The series that an open association brought a slice of last.
+        let mut busy: HashMap<u64, Arc<str>> = HashMap::new();
         loop {
             let ending = self.ending.load(Ordering::Acquire);
             let mut idle = true;
             while let Some(frame) = self.done.dequeue() {
+                // A folder has no end, and is never at a series.
+                if let Some(ticket) = frame.ticket.as_ref().filter(|ticket| ticket.source != 0) {
+                    busy.insert(ticket.source, ticket.series.clone());
+                }
                 self.frame(frame, &mut open);
                 taken += 1;
                 idle = false;
@@ -106,30 +117,43 @@ impl Collector<'_> {
                         let runs = Runs::new(&vec![0; ticket.plane.height * ticket.plane.width]);
                         self.slice(&ticket, fate, &stamps, runs, &mut open);
                     }
-                    Event::Closed { source, after } => closed.push((source, after)),
+                    Event::Closed { source, whole, after } => closed.push((source, whole, after)),
                 }
             }
             // A source's end is heard when its last frame is through.
-            closed.retain(|&(source, after)| {
+            closed.retain(|&(source, whole, after)| {
                 let heard = after <= taken;
                 if heard {
-                    open.values_mut().for_each(|series| series.closed |= series.sources.remove(&source));
+                    busy.remove(&source);
+                }
+                for series in open.values_mut().filter(|_| heard) {
+                    if series.sources.remove(&source) {
+                        series.closed |= whole;
+                        // Who comes back with the rest makes it whole again.
+                        series.cut = !whole;
+                    }
                 }
                 !heard
             });
             let ended = ending && idle;
+            let SeriesConfig { at_association_end, expected_slices, .. } = *self.config;
             let quiet = Duration::from_secs(self.config.quiet_s);
-            let over = |series: &Series| match ended {
-                true => Some(Ended::Stop),
-                false => series.over(self.config.at_association_end, self.config.expected_slices, quiet),
-            };
             open.retain(|name, series| {
-                let Some(why) = over(series) else { return true };
+                // An association that is at this series and pauses will end it itself.
+                let paused = at_association_end && busy.values().any(|series| series == name);
+                let why = match ended {
+                    true => Some(Ended::Stop),
+                    false => series.over(at_association_end, expected_slices, (!paused).then_some(quiet)),
+                };
+                let Some(why) = why else { return true };
                 // At the end nothing is in the loop any more.
                 let out = if ended { usize::MAX } else { series.slices.len() };
                 let Some(unreadable) = self.desk.book.close(name, out) else { return true };
-                let Series { slices, panels, failed, .. } = mem::replace(series, Series::new());
-                let finished = Finished { name: name.clone(), ended: why, slices, panels, unreadable, failed };
+                let Series { slices, panels, failed, cut, .. } = mem::replace(series, Series::new());
+                let cut = cut || why == Ended::Stop;
+                let absent = expected_slices.map_or(0, |expected| expected.saturating_sub(slices.len()));
+                let name = name.clone();
+                let finished = Finished { name, ended: why, slices, panels, unreadable, absent, cut, failed };
                 let _ = self.jobs.send(Job::Series(Box::new(finished)));
                 false
             });
@@ -220,6 +244,11 @@ impl Collector<'_> {
             series.show(panel());
         }
         if self.single_slices {
+            if self.behind.load(Ordering::Acquire) >= MOST_BEHIND {
+                self.metrics.refusal(Code::OutputBehind);
+                return;
+            }
+            self.behind.fetch_add(1, Ordering::AcqRel);
             let stale = series.slices[slice].outcome == Outcome::Stale;
             let job = SliceJob { ticket: ticket.clone(), panel: panel(), stale };
             // The writer ends after the collector, so this arrives.

@@ -2,7 +2,6 @@
 //! a code or turned into slices, and those are given to the dispatcher.
 
 use std::{
-    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::{
         Arc,
@@ -20,11 +19,12 @@ use dicom_object::DefaultDicomObject;
 use volume::raw;
 
 use super::{
-    book::Book,
+    book::{Book, Held},
     config::Config,
     dispatch::{Item, Slice},
     refusal::Refusal,
     rings::Bell,
+    sources::guarded,
     spool::Kept,
     ticket::{Origin, Ticket, Waiter},
 };
@@ -37,6 +37,7 @@ const LOOK: Duration = Duration::from_millis(1);
 pub struct Desk {
     spec: ModelSpec,
     max_pixels: usize,
+    max_slices: usize,
     /// Slices that may be under way for a patient source to go on.
     room: usize,
     inbox: SyncSender<Item>,
@@ -69,6 +70,7 @@ impl Desk {
         Self {
             spec: spec.clone(),
             max_pixels: config.slices.max_pixels,
+            max_slices: config.series.max_slices,
             room: config.slices.frames.min(config.slices.backlog),
             inbox,
             bell,
@@ -94,7 +96,7 @@ impl Desk {
         arrival: &Arrival,
         wait: bool,
     ) -> Result<Option<Arc<Waiter>>, Refusal> {
-        let image = decode(&object)?;
+        let image = guarded(|| Image::within(&object, self.max_pixels, self.max_slices))?;
         let identity = Arc::new(Identity::new(&object)?);
         self.serves(image.modality)?;
         let orient = |frame: &Frame| -> Result<_, Refusal> {
@@ -105,9 +107,9 @@ impl Desk {
         };
         let orientations = image.frames.iter().map(orient).collect::<Result<Vec<_>, _>>()?;
         let series: Arc<str> = identity.series.as_str().into();
-        self.book.enter(&identity, image.modality, &image.frames, arrival.kept.clone())?;
         let waiter = wait.then(|| Arc::new(Waiter::new(image.frames.len())));
-        let header = Arc::new(header(object));
+        let held = Held { kept: arrival.kept.clone(), waiter: waiter.clone() };
+        let header = self.book.enter(&identity, image.modality, &image.frames, header(object), held)?;
         let exponent = raw::exponent(image.modality, image.frames.iter().flat_map(Frame::values));
         let several = image.frames.len() > 1;
         for (index, (frame, (orientation, plane))) in image.frames.into_iter().zip(orientations).enumerate() {
@@ -151,7 +153,7 @@ impl Desk {
                 modality,
                 plane,
                 origin: Origin::Nifti { path: path.clone(), geometry: geometry.clone(), z },
-                kept: None,
+                kept: arrival.kept.clone(),
                 waiter: None,
             };
             self.hand_in(ticket, raw.to_vec(), arrival, true)?;
@@ -159,10 +161,10 @@ impl Desk {
         Ok(())
     }
 
-    /// Says that a source will bring nothing more.
-    pub fn closed(&self, source: u64) {
+    /// Says that a source will bring nothing more, and whether it has brought all that it meant to.
+    pub fn closed(&self, source: u64, whole: bool) {
         // The dispatcher ends after all sources, so this arrives.
-        let _ = self.inbox.send(Item::Closed(source));
+        let _ = self.inbox.send(Item::Closed { source, whole });
         self.bell.ring();
     }
 
@@ -238,11 +240,4 @@ fn header(object: DefaultDicomObject) -> dicom_object::InMemDicomObject {
         header.remove_element(tag);
     }
     header
-}
-
-/// Reads an instance. Decoders are other people's, and some panic on pixels that nobody made on purpose.
-fn decode(object: &DefaultDicomObject) -> Result<Image, Refusal> {
-    let image = panic::catch_unwind(AssertUnwindSafe(|| Image::new(object)));
-    let panicked = |_| Refusal::new(Code::DicomUnreadable, "the decoder gave up in disorder (see the log)");
-    Ok(image.map_err(panicked)??)
 }

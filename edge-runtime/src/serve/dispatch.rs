@@ -29,7 +29,12 @@ pub enum Item {
     /// A slice.
     Slice(Box<Slice>),
     /// A source has brought its last.
-    Closed(u64),
+    Closed {
+        /// Which.
+        source: u64,
+        /// Whether it ended as it should.
+        whole: bool,
+    },
     /// All sources have.
     End,
 }
@@ -56,6 +61,8 @@ pub enum Event {
     Closed {
         /// Which.
         source: u64,
+        /// Whether it ended as it should.
+        whole: bool,
         /// Frames that were put into the ring before.
         after: u64,
     },
@@ -109,8 +116,8 @@ impl Dispatch<'_> {
             }
             while let Some(item) = waiting.pop_front() {
                 let slice = match item {
-                    Item::Closed(source) => {
-                        self.tell(Event::Closed { source, after: put_in });
+                    Item::Closed { source, whole } => {
+                        self.tell(Event::Closed { source, whole, after: put_in });
                         continue;
                     }
                     Item::Slice(slice) => slice,
@@ -272,7 +279,7 @@ mod tests {
                 std::thread::yield_now();
             }
             (2..7).for_each(|z| to_dispatch.send(slice(z)).unwrap());
-            to_dispatch.send(Item::Closed(1)).unwrap();
+            to_dispatch.send(Item::Closed { source: 1, whole: true }).unwrap();
             to_dispatch.send(Item::End).unwrap();
             bell.ring();
             let dropped: Vec<usize> = events
@@ -294,7 +301,7 @@ mod tests {
             told.extend(events.iter());
         });
         assert_eq!(segmented, [0, 1, 5, 6]);
-        assert!(matches!(told[..], [Event::Closed { source: 1, after: 4 }]));
+        assert!(matches!(told[..], [Event::Closed { source: 1, whole: true, after: 4 }]));
         assert!(ending.load(Ordering::Acquire));
     }
 }

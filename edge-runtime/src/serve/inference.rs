@@ -86,6 +86,10 @@ impl Loop<'_> {
         if !matches!(frame.fate, Fate::Segmented { .. }) {
             frame.labels.fill(0);
         }
+        if frame.stamps.inferred == now {
+            // The network did not run: nothing is known of how long it takes.
+            return usual;
+        }
         let took = frame.stamps.finished - now;
         if took > usual { took } else { (usual * 15 + took) / 16 }
     }

@@ -34,7 +34,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -68,8 +68,8 @@ use writer::{Network, Writer};
 pub const THREADS: &str = "gantry-";
 /// How often the service looks whether it should end.
 const LOOK: Duration = Duration::from_millis(20);
-/// Jobs that wait for the writer.
-const JOBS: usize = 64;
+/// Places of the inbox besides those for slices that may wait.
+const SPARE: usize = 64;
 
 /// A service whose every part is open: what can be refused at the start has been.
 pub struct Service {
@@ -151,9 +151,10 @@ impl Service {
             put(&mut free_in, Box::new(Frame::new(config.slices.max_pixels, image, grid_labels)));
         }
         let (dispatcher, looper, collecting) = (Arc::new(Bell::default()), Bell::default(), Bell::default());
-        let (to_desk, inbox) = mpsc::sync_channel(config.slices.backlog + JOBS);
+        let (to_desk, inbox) = mpsc::sync_channel(config.slices.backlog + SPARE);
         let (to_collector, events) = mpsc::channel();
-        let (to_writer, jobs) = mpsc::sync_channel(JOBS);
+        let (to_writer, jobs) = mpsc::channel();
+        let behind = AtomicUsize::new(0);
         let desk = Desk::new(&config, spec, to_desk.clone(), dispatcher.clone());
         let (no_more, loop_ended, ended) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
         let pulse = Pulse::new();
@@ -177,6 +178,7 @@ impl Service {
             free: free_in,
             events,
             jobs: to_writer,
+            behind: &behind,
             bell: &collecting,
             dispatcher: &dispatcher,
             ending: &loop_ended,
@@ -192,6 +194,7 @@ impl Service {
         let network = Network { name: spec.net.name.clone(), version: model.sha256.chars().take(12).collect() };
         let writer = Writer {
             jobs,
+            behind: &behind,
             sinks: &config.sinks,
             queues: &queues,
             labels: &spec.labels,

@@ -1,6 +1,6 @@
 //! Destinations: one queue on disk per destination and modality, so that times of sending are known per modality.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Duration};
 
 use contract::Modality;
 use dimse::{
@@ -85,9 +85,11 @@ impl Queues {
 
     /// Ends all transfers; what waits is sent after the next start.
     pub fn stop(self) {
-        for queue in self.0.into_values() {
-            queue.stop();
-        }
+        thread::scope(|scope| {
+            for queue in self.0.into_values() {
+                scope.spawn(|| queue.stop());
+            }
+        });
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Series {
     pub sources: HashSet<u64>,
     /// Whether a source has ended as it should.
     pub closed: bool,
+    /// Whether the source that ended last did not.
+    pub cut: bool,
     /// When its last slice left the loop.
     pub last: Instant,
     /// A slice missed its deadline, and the policy is to fail.
@@ -65,6 +67,7 @@ impl Series {
             panels: vec![],
             sources: HashSet::new(),
             closed: false,
+            cut: false,
             last: Instant::now(),
             failed: false,
         }
@@ -79,13 +82,13 @@ impl Series {
         }
     }
 
-    /// Why the series is over, if it is.
-    pub fn over(&self, at_association_end: bool, expected: Option<usize>, quiet: Duration) -> Option<Ended> {
+    /// Why the series is over, if it is; `quiet` is how long nothing may have come, if that counts.
+    pub fn over(&self, at_association_end: bool, expected: Option<usize>, quiet: Option<Duration>) -> Option<Ended> {
         if expected.is_some_and(|expected| self.slices.len() >= expected) {
             Some(Ended::Complete)
         } else if at_association_end && self.closed && self.sources.is_empty() {
             Some(Ended::Association)
-        } else if self.last.elapsed() >= quiet {
+        } else if quiet.is_some_and(|quiet| self.last.elapsed() >= quiet) {
             Some(Ended::Quiet)
         } else {
             None
@@ -131,6 +134,10 @@ pub struct Finished {
     pub panels: Vec<Panel>,
     /// Instances that could not be read.
     pub unreadable: usize,
+    /// Slices that were expected and did not come.
+    pub absent: usize,
+    /// Its source broke off, or the service ended first: more may be missing.
+    pub cut: bool,
     /// The policy made it fail.
     pub failed: bool,
 }
@@ -143,13 +150,20 @@ impl Finished {
 
     /// Slices without a label map that should have one.
     pub fn missing(&self) -> usize {
-        self.count(Outcome::Refused) + self.count(Outcome::Dropped) + self.unreadable
+        self.count(Outcome::Refused) + self.count(Outcome::Dropped) + self.unreadable + self.absent
     }
 
-    /// In words, for a description of at most 64 characters.
-    pub fn missing_words(&self) -> Option<String> {
-        let (missing, all) = (self.missing(), self.slices.len() + self.unreadable);
-        (missing > 0).then(|| format!("INCOMPLETE: {missing} of {all} slices not segmented"))
+    /// What a reader must know of it, in at most 64 characters.
+    pub fn warning(&self) -> Option<String> {
+        let (missing, stale, came) = (self.missing(), self.count(Outcome::Stale), self.slices.len());
+        let all = came + self.unreadable + self.absent;
+        let late = if stale > 0 { format!("; {stale} late") } else { String::new() };
+        match (missing, self.cut, stale) {
+            (0, false, 0) => None,
+            (0, false, _) => Some(format!("{stale} of {came} slices came after their deadline")),
+            (0, true, _) => Some(format!("CUT SHORT after {came} slices{late}")),
+            _ => Some(format!("INCOMPLETE: {missing} of {all} slices not segmented{late}")),
+        }
     }
 
     /// Why nothing of it is to be written, if so.
@@ -157,7 +171,7 @@ impl Finished {
         if self.failed {
             return Some(Refusal::new(Code::LateFailed, "a slice missed its deadline (slices.late is fail-closed)"));
         }
-        let words = self.missing_words().filter(|_| !write_incomplete)?;
-        Some(Refusal::new(Code::SeriesIncomplete, words))
+        let refused = self.missing() > 0 && !write_incomplete;
+        self.warning().filter(|_| refused).map(|words| Refusal::new(Code::SeriesIncomplete, words))
     }
 }

@@ -2,15 +2,21 @@
 //! segmented again.
 
 use std::{
-    fs, io,
+    collections::BTreeMap,
+    fs::{self, Metadata},
+    io,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use volume::atomic;
+
+/// End of a file that lists instances which are to be deleted: all of a series or none is seen after a crash.
+const LIST: &str = "done";
 
 /// The folder.
 #[derive(Debug)]
@@ -24,6 +30,8 @@ pub struct Spool {
 pub struct Kept {
     path: PathBuf,
     state: Mutex<State>,
+    /// Of a file in somebody else's folder: its size and time, so that no other is deleted in its place.
+    theirs: Option<(u64, Option<SystemTime>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +51,12 @@ impl Spool {
         let mut left = vec![];
         let mut next = 0;
         for entry in fs::read_dir(folder)? {
+            let list = entry?.path();
+            if list.extension().is_some_and(|extension| extension == LIST) {
+                delete(folder, &fs::read_to_string(&list)?, &list)?;
+            }
+        }
+        for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             let number = path.file_stem().and_then(|stem| u64::from_str_radix(&stem.to_string_lossy(), 16).ok());
             match (number, path.extension().is_some_and(|extension| extension == "dcm")) {
@@ -61,14 +75,20 @@ impl Spool {
     /// A place for an instance; nothing is written yet.
     pub fn place(&self) -> Kept {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        Kept { path: self.folder.join(format!("{number:016x}.dcm")), state: Mutex::new(State::Open) }
+        Kept { path: self.folder.join(format!("{number:016x}.dcm")), state: Mutex::new(State::Open), theirs: None }
     }
 }
 
 impl Kept {
-    /// A file that is there, to be deleted when its series is written.
-    pub const fn at(path: PathBuf) -> Self {
-        Self { path, state: Mutex::new(State::Written) }
+    /// A file of an earlier run.
+    const fn at(path: PathBuf) -> Self {
+        Self { path, state: Mutex::new(State::Written), theirs: None }
+    }
+
+    /// A file in somebody else's folder, to be deleted when its series is written.
+    pub fn theirs(path: PathBuf) -> Self {
+        let theirs = fs::metadata(&path).as_ref().map(version).unwrap_or_default();
+        Self { theirs: Some(theirs), ..Self::at(path) }
     }
 
     /// Where it is.
@@ -87,14 +107,54 @@ impl Kept {
         Ok(())
     }
 
-    /// Deletes it: its series is written, or it was refused.
-    pub fn forget(&self) -> io::Result<()> {
+    /// Deletes it: its series is written, or it was refused. What is somebody else's is deleted only if it is `written`, and
+    /// is still the same.
+    pub fn forget(&self, written: bool) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *state, State::Forgotten) {
-            State::Written => fs::remove_file(&self.path),
-            State::Open | State::Forgotten => Ok(()),
+        let was = std::mem::replace(&mut *state, State::Forgotten);
+        let ours = match self.theirs {
+            None => true,
+            Some(theirs) => written && fs::metadata(&self.path).is_ok_and(|now| version(&now) == theirs),
+        };
+        if was == State::Written && ours { fs::remove_file(&self.path) } else { Ok(()) }
+    }
+}
+
+/// Forgets the files of a series; after a crash in the middle, the next start forgets the rest.
+///
+/// # Errors
+/// The first that occurred; the others have been tried.
+pub fn forget_all<'a>(kept: impl Iterator<Item = &'a Arc<Kept>>, written: bool) -> io::Result<()> {
+    let kept: BTreeMap<&Path, _> = kept.map(|kept| (kept.path(), kept)).collect();
+    let names = kept.values().filter(|kept| kept.theirs.is_none()).filter_map(|kept| kept.path.file_name()?.to_str());
+    let names: Vec<_> = names.collect();
+    let list = kept.keys().next().map(|first| first.with_extension(LIST)).filter(|_| names.len() > 1);
+    let mut result = list.as_ref().map_or(Ok(()), |list| atomic::write_bytes(list, names.join("\n").as_bytes()));
+    for kept in kept.values() {
+        // It may be gone: somebody tidied up.
+        let gone = kept.forget(written).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        });
+        result = result.and(gone);
+    }
+    result.and_then(|()| list.map_or(Ok(()), fs::remove_file))
+}
+
+/// Deletes files of a folder by a list of their names, and the list.
+fn delete(folder: &Path, names: &str, list: &Path) -> io::Result<()> {
+    // Names only: a list never reaches out of its folder.
+    for path in names.lines().filter_map(|name| Path::new(name).file_name()).map(|name| folder.join(name)) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
     }
+    fs::remove_file(list)
+}
+
+fn version(about: &Metadata) -> (u64, Option<SystemTime>) {
+    (about.len(), about.modified().ok())
 }
 
 #[cfg(test)]
@@ -112,7 +172,7 @@ mod tests {
         };
         let first = keep(&spool, &[b"on", b"e"]);
         let second = keep(&spool, &[b"two"]);
-        first.forget().unwrap();
+        first.forget(false).unwrap();
         keep(&spool, &[b"three"]);
         fs::write(folder.path().join(".gantry-x.tmp"), b"half").unwrap();
         drop(spool);
@@ -130,7 +190,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (spool, _) = Spool::open(folder.path()).unwrap();
         let (early, late) = (spool.place(), spool.place());
-        early.forget().unwrap();
+        early.forget(true).unwrap();
         early.write(&[b"early"]).unwrap();
         assert!(!early.path().exists());
         fs::remove_dir(folder.path()).unwrap();
@@ -139,8 +199,41 @@ mod tests {
         late.write(&[b"late"]).unwrap();
         late.write(&[b"again"]).unwrap();
         assert_eq!(fs::read(late.path()).unwrap(), b"late");
-        late.forget().unwrap();
-        late.forget().unwrap();
+        late.forget(true).unwrap();
+        late.forget(true).unwrap();
         assert!(!late.path().exists());
+    }
+
+    #[test]
+    fn a_crash_while_a_series_is_forgotten_leaves_none_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(folder.path()).unwrap();
+        let keep = |bytes: &[u8]| {
+            let kept = Arc::new(spool.place());
+            kept.write(&[bytes]).map(|()| kept).unwrap()
+        };
+        let all = [keep(b"one"), keep(b"two"), keep(b"three"), keep(b"of another series")];
+        // As far as the list and the first file.
+        let names: Vec<_> = all[..3].iter().map(|kept| kept.path().file_name().unwrap().to_str().unwrap()).collect();
+        fs::write(all[0].path().with_extension(LIST), names.join("\n")).unwrap();
+        fs::remove_file(all[0].path()).unwrap();
+        let (_, left) = Spool::open(folder.path()).unwrap();
+        assert_eq!(left.iter().map(Kept::path).collect::<Vec<_>>(), [all[3].path()]);
+        forget_all(all.iter(), true).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn somebody_elses_file_is_deleted_only_when_it_was_written_and_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("IM0001.dcm");
+        let there = |written, changed: Option<&[u8]>| {
+            fs::write(&path, b"first").unwrap();
+            let kept = Kept::theirs(path.clone());
+            changed.map_or(Ok(()), |bytes| fs::write(&path, bytes)).unwrap();
+            kept.forget(written).unwrap();
+            path.exists()
+        };
+        assert_eq!([there(true, None), there(false, None), there(true, Some(b"another"))], [false, true, true]);
     }
 }

@@ -17,7 +17,7 @@ use crate::Code;
 /// Goes with a slice from its source to the last sink.
 #[derive(Debug)]
 pub struct Ticket {
-    /// The association, folder or replay that brought it.
+    /// The association or replay that brought it; 0 for what has no end.
     pub source: u64,
     /// The series it belongs to: a UID, or a NIfTI file's path.
     pub series: Arc<str>,

@@ -4,10 +4,12 @@ mod files;
 mod objects;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
+    mem,
     path::Path,
     sync::{
         Arc,
+        atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -23,10 +25,12 @@ use super::{
     metrics::{Metrics, Outcome, Step},
     refusal::Refusal,
     send::Queues,
-    series::{Finished, Labelled, Panel},
+    series::{Finished, Panel},
+    spool::forget_all,
     ticket::Ticket,
 };
 use crate::Code;
+pub use files::free;
 use files::{file_name, make, nifti};
 
 /// Between two attempts to write what could not be written.
@@ -65,6 +69,8 @@ pub struct Network {
 pub struct Writer<'a> {
     /// From the collector.
     pub jobs: Receiver<Job>,
+    /// Slices among them.
+    pub behind: &'a AtomicUsize,
     /// Where results go.
     pub sinks: &'a [Sink],
     /// Destinations by name.
@@ -81,11 +87,24 @@ pub struct Writer<'a> {
     pub lines: &'a Lines,
 }
 
-/// A series that not every sink has yet.
+/// A series on its way to the sinks.
 struct Unwritten {
     finished: Box<Finished>,
     /// By sink.
-    done: Vec<bool>,
+    deliveries: Vec<Delivery>,
+    /// A sink refused it for good.
+    refused: bool,
+}
+
+/// What one sink has of a series or slice.
+#[derive(Clone, Default)]
+struct Delivery {
+    /// Nothing more is to be done.
+    ended: bool,
+    /// Folders and destinations that have it.
+    places: BTreeSet<String>,
+    /// Files and queues of this attempt.
+    wrote: Vec<String>,
 }
 
 /// A series' line.
@@ -101,6 +120,9 @@ struct SeriesLine<'a> {
     refused: usize,
     dropped: usize,
     unreadable: usize,
+    absent: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
     wrote: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failures: Vec<FailureLine>,
@@ -121,9 +143,13 @@ impl Writer<'_> {
             let job = self.jobs.recv_timeout(AGAIN);
             let ended = matches!(job, Err(RecvTimeoutError::Disconnected));
             match job {
-                Ok(Job::Slice(job)) => self.slice(&job),
+                Ok(Job::Slice(job)) => {
+                    self.behind.fetch_sub(1, Ordering::AcqRel);
+                    self.slice(&job);
+                }
                 Ok(Job::Series(finished)) => {
-                    let unwritten = self.series(Unwritten { finished, done: vec![false; self.sinks.len()] });
+                    let deliveries = vec![Delivery::default(); self.sinks.len()];
+                    let unwritten = self.series(Unwritten { finished, deliveries, refused: false });
                     waiting.extend(unwritten.filter(|_| waiting.len() < MOST));
                 }
                 Err(_) => {}
@@ -147,7 +173,8 @@ impl Writer<'_> {
                 Sink::Seg { folder, send_to, form, per_slice: true } => {
                     self.slice_segmentation(job, *form).and_then(|object| {
                         let stem = file_name(&job.ticket.name());
-                        self.deliver(&object, modality, folder.as_deref(), [&stem, ".slice.dcm"], send_to)
+                        let to = (folder.as_deref(), send_to.as_slice());
+                        self.deliver(&object, modality, [&stem, ".slice.dcm"], to, &mut Delivery::default())
                     })
                 }
                 _ => continue,
@@ -163,40 +190,49 @@ impl Writer<'_> {
 
     /// Gives a series to the sinks that do not have it; returns it if that is worth another attempt.
     fn series(&self, mut unwritten: Unwritten) -> Option<Unwritten> {
-        let Unwritten { finished, done } = &mut unwritten;
+        let Unwritten { finished, deliveries, refused } = &mut unwritten;
         let modality = finished.slices.first()?.ticket.modality;
-        let (mut wrote, mut failures) = (vec![], vec![]);
+        let mut failures = vec![];
         match finished.refusal(self.incomplete == Incomplete::Mark) {
             Some(refusal) => {
                 failures.push(refusal);
                 self.metrics.series("refused");
             }
             None => {
-                for (sink, done) in self.sinks.iter().zip(done).filter(|(_, done)| !**done) {
+                for (sink, delivery) in self.sinks.iter().zip(&mut *deliveries).filter(|(_, delivery)| !delivery.ended)
+                {
                     let start = Instant::now();
-                    match self.series_sink(finished, modality, sink) {
-                        Ok(paths) => {
-                            *done = true;
-                            if paths.is_empty() {
-                                continue;
-                            }
-                            wrote.extend(paths);
-                        }
-                        Err(refusal) => failures.push(refusal),
+                    let result = self.series_sink(finished, modality, sink, delivery);
+                    if !delivery.wrote.is_empty() {
+                        self.metrics.time(modality, Step::Encode, start.elapsed());
                     }
-                    self.metrics.time(modality, Step::Encode, start.elapsed());
+                    delivery.ended = result.as_ref().err().is_none_or(|refusal| !RETRY.contains(&refusal.code));
+                    failures.extend(result.err());
                 }
                 self.metrics.series(if failures.is_empty() { "written" } else { "failed" });
             }
         }
-        for refusal in &failures {
-            self.metrics.refusal(refusal.code);
-        }
         // What could not be written for want of space is tried again, after a restart too; what cannot be written at all is
         // not.
         let again = failures.iter().any(|refusal| RETRY.contains(&refusal.code));
+        *refused |= failures.iter().any(|refusal| !RETRY.contains(&refusal.code));
         if !again {
-            forget(&finished.slices);
+            let kept = finished.slices.iter().filter_map(|slice| slice.ticket.kept.as_ref());
+            if let Err(error) = forget_all(kept, !*refused) {
+                failures.push(Refusal::new(Code::StateWrite, error));
+            }
+        }
+        self.report(
+            finished,
+            deliveries.iter_mut().flat_map(|delivery| mem::take(&mut delivery.wrote)).collect(),
+            failures,
+        );
+        again.then_some(unwritten)
+    }
+
+    fn report(&self, finished: &Finished, wrote: Vec<String>, failures: Vec<Refusal>) {
+        for refusal in &failures {
+            self.metrics.refusal(refusal.code);
         }
         let failures =
             failures.into_iter().map(|refusal| FailureLine { code: refusal.code.name(), reason: refusal.reason });
@@ -204,7 +240,7 @@ impl Writer<'_> {
             "series",
             &SeriesLine {
                 series: &finished.name,
-                modality: modality.name(),
+                modality: finished.slices[0].ticket.modality.name(),
                 ended: finished.ended.name(),
                 slices: finished.slices.len(),
                 segmented: finished.count(Outcome::Segmented),
@@ -213,74 +249,86 @@ impl Writer<'_> {
                 refused: finished.count(Outcome::Refused),
                 dropped: finished.count(Outcome::Dropped),
                 unreadable: finished.unreadable,
+                absent: finished.absent,
+                warning: finished.warning(),
                 wrote,
                 failures: failures.collect(),
             },
         );
-        again.then_some(unwritten)
     }
 
-    fn series_sink(&self, finished: &Finished, modality: Modality, sink: &Sink) -> Result<Vec<String>, Refusal> {
+    fn series_sink(
+        &self,
+        finished: &Finished,
+        modality: Modality,
+        sink: &Sink,
+        delivery: &mut Delivery,
+    ) -> Result<(), Refusal> {
         let stem = file_name(&finished.name);
         match sink {
             Sink::Seg { folder, send_to, form, .. } => {
                 let object = self.segmentation(finished, *form)?;
-                self.deliver(&object, modality, folder.as_deref(), [&stem, ".seg.dcm"], send_to)
+                self.deliver(&object, modality, [&stem, ".seg.dcm"], (folder.as_deref(), send_to), delivery)
             }
-            Sink::Capture { folder, send_to } => match self.capture(finished, modality)? {
-                Some(object) => self.deliver(&object, modality, folder.as_deref(), [&stem, ".capture.dcm"], send_to),
-                None => Ok(vec![]),
-            },
-            Sink::Nifti { folder } => nifti(finished, folder, &stem),
-            Sink::Png { .. } | Sink::Lines { .. } => Ok(vec![]),
+            Sink::Capture { folder, send_to } => self.capture(finished, modality)?.map_or(Ok(()), |object| {
+                self.deliver(&object, modality, [&stem, ".capture.dcm"], (folder.as_deref(), send_to), delivery)
+            }),
+            Sink::Nifti { folder } => nifti(finished, folder, &stem).map(|path| delivery.wrote.push(path)),
+            Sink::Png { .. } | Sink::Lines { .. } => Ok(()),
         }
     }
 
-    fn picture(&self, job: &SliceJob, folder: &Path, side: usize) -> Result<Vec<String>, Refusal> {
+    fn picture(&self, job: &SliceJob, folder: &Path, side: usize) -> Result<(), Refusal> {
         let (ticket, panel) = (&job.ticket, &job.panel);
         let folder = folder.join(file_name(&ticket.series));
         make(&folder)?;
         let path = folder.join(format!("{}{}.png", file_name(&ticket.name()), if job.stale { ".stale" } else { "" }));
         let picture = self.draw(panel, ticket.modality, side)?;
-        picture.write_png(&path).map_err(|error| Refusal::new(Code::Output, error))?;
-        Ok(vec![path.display().to_string()])
+        picture.write_png(&path).map_err(|error| Refusal::new(Code::Output, error))
     }
 
-    /// Writes an object into a folder and into the queues of its destinations.
+    /// Writes an object into a folder and into the queues of its destinations, but for those that have it.
+    ///
+    /// # Errors
+    /// The first; the other places get it all the same.
     fn deliver(
         &self,
         object: &DefaultDicomObject,
         modality: Modality,
-        folder: Option<&Path>,
         [stem, end]: [&str; 2],
-        send_to: &[String],
-    ) -> Result<Vec<String>, Refusal> {
-        let mut wrote = vec![];
-        if let Some(folder) = folder {
-            wrote.push(files::dicom(object, folder, stem, end)?.display().to_string());
+        (folder, send_to): (Option<&Path>, &[String]),
+        delivery: &mut Delivery,
+    ) -> Result<(), Refusal> {
+        let Delivery { places, wrote, .. } = delivery;
+        let mut result = Ok(());
+        // No destination has an empty name.
+        if let Some(folder) = folder.filter(|_| !places.contains("")) {
+            match files::dicom(object, folder, stem, end) {
+                Ok(path) => {
+                    places.insert(String::new());
+                    wrote.push(path.display().to_string());
+                }
+                Err(refusal) => result = Err(refusal),
+            }
         }
-        if send_to.is_empty() {
-            return Ok(wrote);
+        let to: Vec<_> = send_to.iter().filter(|destination| !places.contains(*destination)).collect();
+        if to.is_empty() {
+            return result;
         }
         let mut bytes = vec![];
         object.write_all(&mut bytes).map_err(|error| Refusal::new(Code::Output, error))?;
-        for destination in send_to {
-            self.queues.push(destination, modality, &bytes)?;
-            wrote.push(format!("queue of {destination}"));
+        for destination in to {
+            match self.queues.push(destination, modality, &bytes) {
+                Ok(()) => {
+                    places.insert(destination.clone());
+                    wrote.push(format!("queue of {destination}"));
+                }
+                Err(refusal) => result = result.and(Err(refusal)),
+            }
         }
-        Ok(wrote)
+        result
     }
 }
 
 /// Refusals whose cause may go away.
 const RETRY: [Code; 2] = [Code::Output, Code::SendQueue];
-
-/// Deletes the files that kept the slices.
-fn forget(slices: &[Labelled]) {
-    let kept: BTreeMap<_, _> =
-        slices.iter().filter_map(|slice| slice.ticket.kept.as_ref()).map(|kept| (kept.path(), kept)).collect();
-    for kept in kept.values() {
-        // It may be gone: somebody tidied up. Then there is nothing to do.
-        let _ = kept.forget();
-    }
-}

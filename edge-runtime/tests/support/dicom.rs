@@ -82,6 +82,7 @@ impl SliceFile<'_> {
         put(tags::PIXEL_SPACING, VR::DS, numbers(&spacing));
         put(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, numbers(&[along, down].concat()));
         put(tags::IMAGE_POSITION_PATIENT, VR::DS, numbers(&place));
+        put(tags::SLICE_THICKNESS, VR::DS, "4".into());
         put(tags::RESCALE_SLOPE, VR::DS, "1".into());
         put(tags::RESCALE_INTERCEPT, VR::DS, "0".into());
         for (tag, value) in [

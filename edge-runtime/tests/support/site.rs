@@ -46,18 +46,27 @@ impl Drop for Serving {
 impl Site {
     /// With these lines of configuration besides those that every site has.
     pub fn new(more: &str) -> Self {
-        Self::with_source("", more)
+        Self::with("", "", more)
     }
 
     /// With more keys of the receiver.
     pub fn with_source(receiver: &str, more: &str) -> Self {
+        Self::with(receiver, "", more)
+    }
+
+    /// With more keys of the watched folder.
+    pub fn with_folder(watched: &str, more: &str) -> Self {
+        Self::with("", watched, more)
+    }
+
+    fn with(receiver: &str, watched: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("model.onnx"), Small::new(1).file()).unwrap();
         fs::create_dir(folder.path().join("in")).unwrap();
         let text = format!(
             "model = \"model.onnx\"\nstate = \"state\"\nhttp = \"127.0.0.1:0\"\n{more}\n[[source]]\nkind = \"scp\"\n\
              listen = \"127.0.0.1:0\"\nidle_s = 3\n{receiver}\n[[source]]\nkind = \"folder\"\npath = \"in\"\nnifti_modality = \"ct\"\n\
-             settle_ms = 100\n[[sink]]\nkind = \"lines\"\npath = \"lines.json\"\n[[sink]]\nkind = \"seg\"\nfolder = \"seg\"\n"
+             settle_ms = 100\n{watched}\n[[sink]]\nkind = \"lines\"\npath = \"lines.json\"\n[[sink]]\nkind = \"seg\"\nfolder = \"seg\"\n"
         );
         fs::write(folder.path().join("gantry.toml"), text).unwrap();
         Self { folder }
@@ -144,9 +153,17 @@ impl Site {
     pub fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
         let start = Instant::now();
         while !done() {
-            assert!(start.elapsed() < Duration::from_secs(60), "{what} did not happen");
+            if start.elapsed() > Duration::from_secs(60) {
+                panic!("{what} did not happen: {}", fs::read_to_string(self.path("lines.json")).unwrap_or_default());
+            }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// What a segmentation says of itself.
+    pub fn description(&self, series: &str) -> String {
+        let seg = open_file(self.path(&format!("seg/{series}.seg.dcm"))).unwrap();
+        seg.element(tags::CONTENT_DESCRIPTION).unwrap().to_str().unwrap().trim_end().to_owned()
     }
 
     /// Instances that a segmentation references.

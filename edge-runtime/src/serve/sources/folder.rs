@@ -11,7 +11,7 @@ use std::{
 
 use contract::Modality;
 
-use super::{Reception, files};
+use super::{Reception, files, guarded};
 use crate::{
     Code,
     serve::{config::After, desk::Arrival, refusal::Refusal, spool::Kept},
@@ -36,7 +36,6 @@ pub fn watch(
     settle: Duration,
     after: After,
 ) {
-    let source = reception.desk.source();
     let mut seen: HashMap<PathBuf, Seen> = HashMap::new();
     let mut absent = false;
     while !reception.desk.stopping() {
@@ -48,7 +47,7 @@ pub fn watch(
                     if reception.desk.stopping() {
                         return;
                     }
-                    take(reception, source, path, nifti_modality, after);
+                    take(reception, path, nifti_modality, after);
                 }
             }
             // Said once: the folder may be on a drive that comes back.
@@ -83,15 +82,16 @@ fn settled(found: Vec<PathBuf>, seen: &mut HashMap<PathBuf, Seen>, settle: Durat
     ready
 }
 
-fn take(reception: Reception<'_>, source: u64, path: PathBuf, nifti_modality: Option<Modality>, after: After) {
+fn take(reception: Reception<'_>, path: PathBuf, nifti_modality: Option<Modality>, after: After) {
     let now = Instant::now();
-    let kept = (after == After::Delete).then(|| Arc::new(Kept::at(path.clone())));
-    let arrival = Arrival { source, begun: now, received: now, kept, patient: true };
+    let kept = (after == After::Delete).then(|| Arc::new(Kept::theirs(path.clone())));
+    // A folder has no end.
+    let arrival = Arrival { source: 0, begun: now, received: now, kept, patient: true };
     let name = path.display().to_string();
     let nifti = [".nii", ".nii.gz"].iter().any(|end| name.ends_with(end));
     if !nifti {
         // Refusals are counted and reported there; the file stays.
-        let _ = reception.instance("folder", &name, dicom::open(&path), &arrival, false);
+        let _ = reception.instance("folder", &name, guarded(|| dicom::open(&path)), &arrival, false);
         return;
     }
     reception.metrics.received();

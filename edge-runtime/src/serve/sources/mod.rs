@@ -6,9 +6,11 @@ pub mod scp;
 
 use std::{
     fs, io,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use dicom::Fault;
@@ -22,11 +24,14 @@ use super::{
     refusal::Refusal,
     spool::Kept,
     ticket::Waiter,
+    writer::free,
 };
 use crate::Code;
 
 /// Folders within folders that are looked into.
 const DEPTH: usize = 8;
+/// Between two looks whether there is room for another series.
+const ROOM: Duration = Duration::from_millis(200);
 
 /// What every source works with.
 #[derive(Clone, Copy)]
@@ -73,7 +78,17 @@ impl Reception<'_> {
         });
         handed.inspect_err(|refusal| {
             // What is no slice by its nature leaves no gap in its series.
-            let gap = [Code::DicomUnreadable, Code::DicomMissing, Code::DicomValue, Code::DicomPixels, Code::DicomSize];
+            let gap = [
+                Code::DicomUnreadable,
+                Code::DicomMissing,
+                Code::DicomValue,
+                Code::DicomPixels,
+                Code::DicomSize,
+                Code::GeometrySize,
+                Code::GeometrySpacing,
+                Code::SeriesFull,
+                Code::Stopping,
+            ];
             if let Some((series, instance)) = names.filter(|_| gap.contains(&refusal.code)) {
                 self.desk.book.unreadable(&series, &instance);
             }
@@ -84,28 +99,55 @@ impl Reception<'_> {
     /// Hands in what an earlier run had acknowledged and not finished.
     pub fn recover(&self, left: Vec<Kept>, damaged: &Path) {
         let source = self.desk.source();
-        for kept in left {
-            let path = kept.path().to_owned();
-            let now = Instant::now();
-            let kept = Arc::new(kept);
-            let arrival = Arrival { source, begun: now, received: now, kept: Some(kept), patient: true };
-            let name = path.display().to_string();
-            if self.desk.stopping() {
-                return;
+        let mut left: Vec<_> = left.into_iter().map(Arc::new).collect();
+        while !left.is_empty() && !self.desk.stopping() {
+            let before = left.len();
+            // All of a series at once; those for which there is no room come when others are over.
+            left.retain(|kept| !self.desk.stopping() && !self.recover_one(source, kept, damaged));
+            if left.len() == before {
+                thread::sleep(ROOM);
             }
-            if self.instance("state", &name, dicom::open(&path), &arrival, false).is_ok() {
-                continue;
+        }
+        // What came before the crash may not be all: unless more comes, the series was cut short.
+        self.desk.closed(source, false);
+    }
+
+    /// Whether it is done with, one way or the other.
+    fn recover_one(&self, source: u64, kept: &Arc<Kept>, damaged: &Path) -> bool {
+        let path = kept.path();
+        let object = guarded(|| dicom::open(path));
+        let series = object.as_ref().ok().and_then(dicom::series);
+        if series.is_some_and(|series| !self.desk.book.admits(&series)) {
+            return false;
+        }
+        let now = Instant::now();
+        let arrival = Arrival { source, begun: now, received: now, kept: Some(kept.clone()), patient: true };
+        let name = path.display().to_string();
+        match self.instance("state", &name, object, &arrival, false) {
+            Ok(_) => true,
+            Err(Refusal { code: Code::SeriesFull, .. }) => false,
+            // The scanner has sent it again meanwhile, and that one is kept.
+            Err(Refusal { code: Code::SeriesDuplicate, .. }) => kept.forget(true).is_ok(),
+            Err(_) => {
+                // It was sound when it was acknowledged, or it would have been refused then. It is set aside for a person.
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                let moved = fs::create_dir_all(damaged)
+                    .and_then(|()| fs::rename(path, free(damaged, &stem, ".dcm", |_| false)));
+                let words = match moved {
+                    Ok(()) => format!("set aside in {}", damaged.display()),
+                    Err(error) => format!("cannot be set aside: {error}"),
+                };
+                self.refused("state", &name, &Refusal::new(Code::StateDamaged, words));
+                true
             }
-            // It was sound when it was acknowledged, or it would have been refused then. It is set aside for a person.
-            let aside = path.file_name().map(|name| damaged.join(name));
-            let moved = fs::create_dir_all(damaged).and_then(|()| fs::rename(&path, aside.unwrap_or_default()));
-            let words = match moved {
-                Ok(()) => format!("set aside in {}", damaged.display()),
-                Err(error) => format!("cannot be set aside: {error}"),
-            };
-            self.refused("state", &name, &Refusal::new(Code::StateDamaged, words));
         }
     }
+}
+
+/// Reads with code that is not ours, some of which panics on what nobody made on purpose.
+pub fn guarded<T>(read: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    let panicked = |_| Fault::Unreadable("the reader gave up in disorder (see the log)".into());
+    panic::catch_unwind(AssertUnwindSafe(read)).map_err(panicked)?
 }
 
 /// Files below a folder by name, without hidden ones and those that are being written.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Reception, files};
+use super::{Reception, files, guarded};
 use crate::{
     Code,
     serve::{config::Rate, desk::Arrival, refusal::Refusal},
@@ -15,6 +15,8 @@ use crate::{
 
 /// How often a replay looks whether it may go on.
 const LOOK: Duration = Duration::from_millis(5);
+/// Longest sleep between slices, so that the service ends soon.
+const STEP: Duration = Duration::from_millis(100);
 
 /// Plays until the end, or until the service ends.
 pub fn play(reception: Reception<'_>, folder: &Path, rate: Rate, times: usize) {
@@ -29,19 +31,21 @@ pub fn play(reception: Reception<'_>, folder: &Path, rate: Rate, times: usize) {
         for (index, path) in paths.iter().enumerate() {
             if let Rate(Some(per_second)) = rate {
                 let due = start + Duration::from_secs_f64(index as f64 / per_second);
-                thread::sleep(due.saturating_duration_since(Instant::now()));
+                while Instant::now() < due && !reception.desk.stopping() {
+                    thread::sleep(due.saturating_duration_since(Instant::now()).min(STEP));
+                }
             }
             if reception.desk.stopping() {
                 return;
             }
             let begun = Instant::now();
-            let object = dicom::open(path);
+            let object = guarded(|| dicom::open(path));
             let received = Instant::now();
             let arrival = Arrival { source, begun, received, kept: None, patient: rate.0.is_none() };
             // Refusals are counted and reported there.
             let _ = reception.instance("replay", &path.display().to_string(), object, &arrival, false);
         }
-        reception.desk.closed(source);
+        reception.desk.closed(source, true);
         // The same instances may come again only when their series are over.
         while reception.desk.book.len() > 0 && !reception.desk.stopping() {
             thread::sleep(LOOK);

@@ -19,7 +19,7 @@ use dimse::{
     tls::Files,
 };
 
-use super::Reception;
+use super::{Reception, guarded};
 use crate::{
     Code,
     serve::{
@@ -142,8 +142,8 @@ impl Handler for Desks<'_> {
         }
         // After anything but a release the sender may come back with the rest: then quiet time ends the series.
         let source = self.sources().remove(&peer.id);
-        if let Some(source) = source.filter(|_| *end == End::Released) {
-            self.reception.desk.closed(source);
+        if let Some(source) = source {
+            self.reception.desk.closed(source, *end == End::Released);
         }
     }
 
@@ -184,7 +184,7 @@ impl Desks<'_> {
         let patient = kept.is_none();
         let source = self.sources().get(&peer.id).copied().unwrap_or_default();
         let arrival = Arrival { source, begun, received, kept: kept.clone(), patient };
-        let object = dicom::data_set(&instance.data, meta);
+        let object = guarded(|| dicom::data_set(&instance.data, meta));
         let series = object.as_ref().ok().and_then(dicom::series);
         thread::scope(|scope| {
             // The disk works while the slice is decoded and segmented; the status waits for both.
@@ -196,15 +196,17 @@ impl Desks<'_> {
                 Err(refusal) => {
                     // The sender learns of it, so nothing has to be kept. What cannot be deleted is refused again at the
                     // next start.
-                    let _ = kept.as_deref().map(Kept::forget);
+                    let _ = kept.as_deref().map(|kept| kept.forget(true));
                     if refusal.code != Code::SeriesDuplicate {
                         return Err(refusal);
                     }
                     // The sender did nothing wrong and would only send it again. But it may do so because the first could
-                    // not be kept.
+                    // not be kept, or before it is segmented.
+                    let book = &self.reception.desk.book;
                     let first =
-                        series.and_then(|series| self.reception.desk.book.kept(&series, &instance.sop_instance));
-                    first.map_or(Ok(()), |first| keep(&first))
+                        series.and_then(|series| book.held(&series, &instance.sop_instance)).unwrap_or_default();
+                    first.kept.map_or(Ok(()), |first| keep(&first))?;
+                    first.waiter.map_or(Ok(()), |waiter| waiter.wait(PATIENCE))
                 }
             }
         })

@@ -12,6 +12,7 @@ use dicom_object::DefaultDicomObject;
 use crate::{
     Code,
     serve::{
+        metrics::Outcome,
         refusal::Refusal,
         series::{Finished, Labelled},
         ticket::Origin,
@@ -30,8 +31,15 @@ pub fn dicom(object: &DefaultDicomObject, folder: &Path, stem: &str, end: &str) 
     Ok(path)
 }
 
-/// The label map as a volume.
-pub fn nifti(finished: &Finished, folder: &Path, stem: &str) -> Result<Vec<String>, Refusal> {
+/// Writes the label map as a volume; where to.
+///
+/// # Errors
+/// Besides [`Code::Output`]: slices that make no volume, or lack label maps, which a volume cannot say.
+pub fn nifti(finished: &Finished, folder: &Path, stem: &str) -> Result<String, Refusal> {
+    if finished.missing() > 0 {
+        let words = format!("a NIfTI volume cannot say which: {} slices lack label maps", finished.missing());
+        return Err(Refusal::new(Code::SeriesIncomplete, words));
+    }
     make(folder)?;
     let uneven = |words: String| Refusal::new(Code::SeriesUneven, words);
     let (geometry, canonical) = match &finished.slices[0].ticket.origin {
@@ -65,9 +73,14 @@ pub fn nifti(finished: &Finished, folder: &Path, stem: &str) -> Result<Vec<Strin
             old.geometry.matches(&geometry) && values.eq(canonical.iter().map(|&class| Some(class)))
         })
     };
-    let path = free(folder, stem, ".nii.gz", same);
+    let flag = match (finished.cut, finished.count(Outcome::Stale)) {
+        (true, _) => ".cut-short",
+        (false, 1..) => ".stale",
+        (false, 0) => "",
+    };
+    let path = free(folder, stem, &format!("{flag}.nii.gz"), same);
     volume::write_labels(&path, &geometry, &canonical).map_err(|error| Refusal::new(Code::Output, error))?;
-    Ok(vec![path.display().to_string()])
+    Ok(path.display().to_string())
 }
 
 fn z(slice: &Labelled) -> Option<usize> {
@@ -77,9 +90,9 @@ fn z(slice: &Labelled) -> Option<usize> {
     }
 }
 
-/// The first name of `stem.end`, `stem-2.end` and so on under which there is nothing, or the same result: a series that goes
+/// The first path of `stem.end`, `stem-2.end` and so on under which there is nothing, or the same result: a series that goes
 /// on after its end, or after a restart, must not replace what was written before.
-fn free(folder: &Path, stem: &str, end: &str, same: impl Fn(&Path) -> bool) -> PathBuf {
+pub fn free(folder: &Path, stem: &str, end: &str, same: impl Fn(&Path) -> bool) -> PathBuf {
     let name = |part: u32| match part {
         1 => folder.join(format!("{stem}{end}")),
         _ => folder.join(format!("{stem}-{part}{end}")),

@@ -11,7 +11,6 @@ use crate::{
     Code,
     serve::{
         config::Form,
-        metrics::Outcome,
         refusal::Refusal,
         series::{Finished, Panel},
         ticket::{Origin, Ticket},
@@ -29,12 +28,10 @@ const CAPTURE_SERIES: u32 = 9_003;
 impl Writer<'_> {
     pub fn segmentation(&self, finished: &Finished, form: Form) -> Result<DefaultDicomObject, Refusal> {
         let labelled = finished.slices.iter().filter(|slice| slice.outcome.has_labels());
-        let labels: Vec<_> = labelled.map(|slice| (&*slice.ticket, slice.runs.labels())).collect();
-        let stale = finished.count(Outcome::Stale);
-        let description = finished.missing_words().unwrap_or_else(|| match stale {
-            0 => "Organs, segmented by a network".into(),
-            _ => format!("{stale} of {} slices came after their deadline", finished.slices.len()),
-        });
+        let mut labels: Vec<_> = labelled.map(|slice| (&*slice.ticket, slice.runs.labels())).collect();
+        // The same slices in whatever order they came are the same object, with the same UID.
+        labels.sort_by_cached_key(|(ticket, _)| ticket.name());
+        let description = finished.warning().unwrap_or_else(|| "Organs, segmented by a network".into());
         self.segment(&labels, form, &description, SEG_SERIES, "Gantry organs")
     }
 
@@ -82,7 +79,8 @@ impl Writer<'_> {
         let montage = Picture::montage(&pictures, PANEL_COLUMNS).map_err(|fault| Refusal::new(Code::Output, fault))?;
         let sources = panels.iter().map(|panel| source(&finished.slices[panel.slice].ticket));
         let sources = sources.collect::<Result<Vec<_>, _>>()?;
-        let derivation = format!("Organs found by the network {} {}", self.network.name, self.network.version);
+        let warning = finished.warning().map(|warning| format!(". {warning}")).unwrap_or_default();
+        let derivation = format!("Organs found by the network {} {}{warning}", self.network.name, self.network.version);
         let shown =
             Capture { pictures: &[montage], sources: &sources, derivation: &derivation, burned_in_annotation: false };
         let maker = self.maker(CAPTURE_SERIES, "Gantry organs, picture");
