@@ -19,6 +19,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, 
 from pynetdicom import AE
 
 SLICES_PER_SERIES = 60
+STUDY = generate_uid()
 
 
 def slice_of(modality, side, seed):
@@ -43,7 +44,7 @@ def instance(modality, pixels):
     ds = Dataset()
     ds.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
     ds.Modality = modality
-    ds.PatientName, ds.PatientID, ds.StudyInstanceUID = "Bench^Scanner", "BENCH", generate_uid()
+    ds.PatientName, ds.PatientID, ds.StudyInstanceUID = "Bench^Scanner", "BENCH", STUDY
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     side = pixels.shape[0]
     ds.Rows = ds.Columns = side

@@ -6,8 +6,10 @@
 //! storage commitment, and it does not look into data sets.
 
 mod admission;
+mod answer;
 mod association;
 mod negotiation;
+mod room;
 mod stream;
 
 use std::{
@@ -24,7 +26,7 @@ use std::{
 
 use dicom_dictionary_std::uids;
 
-use self::{admission::Admission, association::attend, stream::POLL};
+use self::{admission::Admission, association::attend, room::Room, stream::POLL};
 
 /// The smallest length of PDU that a receiver may announce here, bytes.
 pub const MIN_PDU_BYTES: u32 = 1024;
@@ -53,6 +55,9 @@ pub struct Config {
     pub idle: Duration,
     /// The longest data set, bytes. The rest of a longer one is read and thrown away; it is answered with 0xA700.
     pub max_instance_bytes: usize,
+    /// What all data sets on their way in may take together, bytes, besides 4 MiB of each association; what does not fit is
+    /// answered with 0xA700.
+    pub max_receiving_bytes: usize,
     /// UIDs of the transfer syntaxes that are accepted.
     pub transfer_syntaxes: Vec<String>,
     /// TLS, if spoken.
@@ -89,6 +94,7 @@ impl Config {
             max_unassociated: 64,
             idle: Duration::from_secs(30),
             max_instance_bytes: 256 << 20,
+            max_receiving_bytes: 512 << 20,
             transfer_syntaxes: transfer_syntaxes.map(str::to_owned).into(),
             tls: None,
         }
@@ -188,6 +194,7 @@ pub trait Handler: Sync {
 struct Shared {
     config: Config,
     admission: Admission,
+    room: Room,
     /// Set when the receiver stops: how long a message in progress may still go on.
     halt: OnceLock<Instant>,
     associations: AtomicU64,
@@ -227,7 +234,8 @@ impl Server {
     pub fn serve(self, handler: &impl Handler, stop: &AtomicBool, grace: Duration) {
         let Self { config, listener, address } = self;
         let admission = Admission::new(config.max_unassociated, config.max_associations);
-        let shared = Shared { config, admission, halt: OnceLock::new(), associations: AtomicU64::new(0) };
+        let room = Room::new(config.max_receiving_bytes);
+        let shared = Shared { config, admission, room, halt: OnceLock::new(), associations: AtomicU64::new(0) };
         let shared = &shared;
         thread::scope(|scope| {
             while !stop.load(Ordering::Relaxed) {

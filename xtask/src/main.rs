@@ -6,6 +6,7 @@ mod cross;
 mod debian;
 mod demo;
 mod edge;
+mod fuzz;
 mod gpu_pack;
 mod libtorch;
 mod memcheck;
@@ -69,6 +70,9 @@ enum Task {
     Count(count::Options),
     /// Run the self-test and the kernels' unit tests under valgrind
     Memcheck,
+    /// Fuzz everything of ours that reads bytes from outside (needs cargo-fuzz); its finds are replayed by every test
+    #[command(after_help = "Example:  cargo xtask fuzz association --seconds 60")]
+    Fuzz(fuzz::Options),
     /// Make target/gpu-pack: the programs and scripts for a machine with CUDA and PyTorch 2.11 from pip, and no Rust
     #[command(after_help = "There:  ./check.sh results     or     ./run.sh gantry-train train --device cuda ...")]
     GpuPack,
@@ -92,6 +96,7 @@ fn main() -> Result<()> {
         Task::Cross(options) => cross::cross(&options),
         Task::Count(options) => count::count(&options),
         Task::Memcheck => memcheck::memcheck(),
+        Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::GpuPack => gpu_pack::gpu_pack(),
         Task::Size => size::size(),
         Task::Setup => libtorch::setup(),

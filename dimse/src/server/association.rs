@@ -11,13 +11,12 @@ use dicom_ul::pdu::{AbortRQServiceProviderReason as Reason, AssociationRQ, PData
 
 use super::{
     Config, End, Handler, Instance, Peer, Shared, Status,
+    answer::{C_STORE_RQ, RESPONSE, fragments, response},
     negotiation::{Accepted, Context, Rejected, negotiate},
+    room::{Reservation, Room},
     stream::{Closing, P_DATA, Received, Stream},
 };
-use crate::command::{
-    Command, DATA_SET_TYPE, ERROR_COMMENT, FIELD, MESSAGE_ID, NO_DATA_SET, RESPONDED_TO, SOP_CLASS, SOP_INSTANCE,
-    STATUS,
-};
+use crate::command::{Command, DATA_SET_TYPE, FIELD, NO_DATA_SET, SOP_CLASS, SOP_INSTANCE};
 
 /// The longest A-ASSOCIATE-RQ, bytes: 128 presentation contexts with a dozen transfer syntaxes each.
 const MAX_REQUEST: u32 = 128 << 10;
@@ -31,10 +30,8 @@ const RELEASE_RQ: u8 = 5;
 const ABORT: u8 = 7;
 
 // Command fields (PS3.7 E.1).
-const C_STORE_RQ: u16 = 0x0001;
 const C_ECHO_RQ: u16 = 0x0030;
 const C_CANCEL_RQ: u16 = 0x0fff;
-const RESPONSE: u16 = 0x8000;
 
 // Statuses (PS3.7 annex C, PS3.4 table B.2-1).
 const INVALID_SOP_INSTANCE: u16 = 0x0117;
@@ -84,7 +81,8 @@ pub(super) fn attend(shared: &Shared, handler: &impl Handler, tcp: TcpStream, ad
     let peer = Peer { id, address, calling, called };
     handler.opened(&peer);
     let Accepted { contexts, max_pdu_bytes, answer } = accepted;
-    let mut association = Association { config, handler, peer: &peer, contexts, max_pdu_bytes, stream };
+    let room = &shared.room;
+    let mut association = Association { config, room, handler, peer: &peer, contexts, max_pdu_bytes, stream };
     let Err(Closing { end, last }) = association.run(answer.into());
     let stream = association.stream;
     handler.ended(&peer, &end);
@@ -117,7 +115,7 @@ fn before(end: &End) -> String {
 }
 
 /// What a message needs until it is complete.
-struct Message {
+struct Message<'a> {
     /// ID of its presentation context.
     context: u8,
     begun: Instant,
@@ -125,12 +123,14 @@ struct Message {
     /// Once it is complete and a data set is to follow.
     command: Option<Command>,
     data: Vec<u8>,
-    /// The data set has become too long and is thrown away.
-    too_long: bool,
+    room: Reservation<'a>,
+    /// Why the data set is thrown away, if it is.
+    refused: Option<String>,
 }
 
 struct Association<'a, H> {
     config: &'a Config,
+    room: &'a Room,
     handler: &'a H,
     peer: &'a Peer,
     contexts: Vec<Context>,
@@ -138,7 +138,7 @@ struct Association<'a, H> {
     stream: Stream<'a>,
 }
 
-impl<H: Handler> Association<'_, H> {
+impl<'a, H: Handler> Association<'a, H> {
     fn run(&mut self, accept: Pdu) -> Result<std::convert::Infallible, Closing> {
         self.stream.send(&[accept])?;
         let mut message = None;
@@ -164,11 +164,11 @@ impl<H: Handler> Association<'_, H> {
     /// Adds a fragment to the message in progress, if any, and gives back the message if it is still in progress.
     fn fragment(
         &mut self,
-        message: Option<Message>,
+        message: Option<Message<'a>>,
         value: PDataValue,
         begun: Instant,
         ended: Instant,
-    ) -> Result<Option<Message>, Closing> {
+    ) -> Result<Option<Message<'a>>, Closing> {
         let out_of_order = |what: String| Closing::protocol(Reason::UnexpectedPduParameter, what);
         let id = value.presentation_context_id;
         if !self.contexts.iter().any(|context| context.id == id) {
@@ -185,8 +185,9 @@ impl<H: Handler> Association<'_, H> {
                 Err(out_of_order("a command where a data set was to follow".to_owned()))
             }
             (PDataValueType::Command, message) => {
+                let room = self.room.reserve();
                 let new =
-                    || Message { context: id, begun, bytes: vec![], command: None, data: vec![], too_long: false };
+                    || Message { context: id, begun, bytes: vec![], command: None, data: vec![], room, refused: None };
                 let mut message = message.unwrap_or_else(new);
                 if message.bytes.len() + value.data.len() > MAX_COMMAND {
                     return Err(out_of_order(format!("a command set of more than {MAX_COMMAND} bytes")));
@@ -202,19 +203,25 @@ impl<H: Handler> Association<'_, H> {
         }
     }
 
-    fn keep(&self, message: &mut Message, data: &[u8]) {
+    fn keep(&self, message: &mut Message<'a>, data: &[u8]) {
         let stores = message.command.as_ref().is_some_and(|command| command.number(FIELD) == Some(C_STORE_RQ));
-        if stores && message.data.len().saturating_add(data.len()) > self.config.max_instance_bytes {
-            message.too_long = true;
-            message.data = Vec::new();
+        if !stores || message.refused.is_some() {
+            return;
         }
-        if stores && !message.too_long {
-            message.data.extend_from_slice(data);
+        let (length, most) = (message.data.len().saturating_add(data.len()), self.config.max_instance_bytes);
+        if length > most {
+            message.refused = Some(format!("the data set has more than {most} bytes"));
+        } else if !message.room.grow(length) {
+            message.refused = Some("no room now: other large instances are arriving".to_owned());
+        }
+        match message.refused {
+            Some(_) => (message.data, message.room) = (Vec::new(), self.room.reserve()),
+            None => message.data.extend_from_slice(data),
         }
     }
 
     /// The command is complete.
-    fn commanded(&mut self, mut message: Message, ended: Instant) -> Result<Option<Message>, Closing> {
+    fn commanded(&mut self, mut message: Message<'a>, ended: Instant) -> Result<Option<Message<'a>>, Closing> {
         let invalid = |what: String| Closing::protocol(Reason::InvalidPduParameter, what);
         let command = Command::parse(&message.bytes).map_err(invalid)?;
         let follows = command.number(DATA_SET_TYPE).map(|kind| kind != NO_DATA_SET);
@@ -227,7 +234,7 @@ impl<H: Handler> Association<'_, H> {
     }
 
     /// Does what a complete message asks for.
-    fn complete(&mut self, mut message: Message, ended: Instant) -> Result<(), Closing> {
+    fn complete(&mut self, mut message: Message<'_>, ended: Instant) -> Result<(), Closing> {
         let command = message.command.take().unwrap_or_default();
         let invalid = |what: String| Closing::protocol(Reason::InvalidPduParameter, what);
         let field = command.number(FIELD).ok_or_else(|| invalid("a command set without a command field".to_owned()))?;
@@ -249,7 +256,7 @@ impl<H: Handler> Association<'_, H> {
         self.stream.send(&pdus)
     }
 
-    fn store(&self, command: &Command, message: Message, received: Instant) -> Status {
+    fn store(&self, command: &Command, message: Message<'_>, received: Instant) -> Status {
         let Some(context) = self.contexts.iter().find(|context| context.id == message.context) else {
             return refused(CANNOT_UNDERSTAND, "no presentation context".to_owned());
         };
@@ -262,9 +269,8 @@ impl<H: Handler> Association<'_, H> {
         if command.number(DATA_SET_TYPE) == Some(NO_DATA_SET) {
             return refused(CANNOT_UNDERSTAND, "a C-STORE without a data set".to_owned());
         }
-        if message.too_long {
-            let most = self.config.max_instance_bytes;
-            return refused(OUT_OF_RESOURCES, format!("the data set has more than {most} bytes"));
+        if let Some(words) = message.refused {
+            return refused(OUT_OF_RESOURCES, words);
         }
         let instance = Instance {
             sop_class: context.abstract_syntax.clone(),
@@ -280,36 +286,4 @@ impl<H: Handler> Association<'_, H> {
 
 fn refused(code: u16, comment: String) -> Status {
     Status::Refused { code, comment }
-}
-
-/// The response to `command` (PS3.7 9.3.1.2, 9.3.5.2); `None` if it has no message ID.
-fn response(command: &Command, field: u16, status: &Status) -> Option<Command> {
-    let mut answer = Command::default();
-    if let Some(uid) = command.uid(SOP_CLASS) {
-        answer = answer.with_uid(SOP_CLASS, uid);
-    }
-    answer = answer
-        .with_number(FIELD, field | RESPONSE)
-        .with_number(RESPONDED_TO, command.number(MESSAGE_ID)?)
-        .with_number(DATA_SET_TYPE, NO_DATA_SET);
-    answer = match status {
-        Status::Success => answer.with_number(STATUS, 0),
-        Status::Refused { code, comment } => answer.with_number(STATUS, *code).with_text(ERROR_COMMENT, comment),
-    };
-    match command.uid(SOP_INSTANCE) {
-        Some(uid) if field == C_STORE_RQ => Some(answer.with_uid(SOP_INSTANCE, uid)),
-        _ => Some(answer),
-    }
-}
-
-/// A command set in P-DATA-TFs that the client can take.
-fn fragments(presentation_context_id: u8, command: &[u8], max_pdu_bytes: u32) -> Vec<Pdu> {
-    let size = (max_pdu_bytes.saturating_sub(6).max(2) & !1) as usize;
-    let count = command.len().div_ceil(size);
-    let pdu = |(i, data): (usize, &[u8])| {
-        let is_last = i + 1 == count;
-        let (value_type, data) = (PDataValueType::Command, data.to_vec());
-        Pdu::PData { data: vec![PDataValue { presentation_context_id, value_type, is_last, data }] }
-    };
-    command.chunks(size).enumerate().map(pdu).collect()
 }

@@ -257,6 +257,9 @@ pub struct Scp {
     /// Largest instance, MiB.
     #[serde(default = "max_instance_mb")]
     pub max_instance_mb: usize,
+    /// What all instances on their way in may take together, besides 4 MiB of each association.
+    #[serde(default = "max_receiving_mb")]
+    pub max_receiving_mb: usize,
     /// TLS; plain TCP if absent.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
@@ -433,6 +436,10 @@ fn idle_s() -> u64 {
     30
 }
 
+fn max_receiving_mb() -> usize {
+    512
+}
+
 fn max_instance_mb() -> usize {
     256
 }
@@ -452,8 +459,16 @@ impl Config {
     /// [`EdgeError::Config`], with the line of a key that is unknown or has a wrong value.
     pub fn read(path: &Path) -> Result<Self, EdgeError> {
         let fault = |reason: String| EdgeError::Config { path: path.to_path_buf(), reason };
-        let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
-        let mut config: Self = toml::from_str(&text).map_err(|error| fault(error.to_string()))?;
+        Self::parse(&std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?, path)
+    }
+
+    /// Checks the text of a file; its path is for messages and relative paths.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, EdgeError> {
+        let fault = |reason: String| EdgeError::Config { path: path.to_path_buf(), reason };
+        let mut config: Self = toml::from_str(text).map_err(|error| fault(error.to_string()))?;
         config.resolve(path.parent().unwrap_or(Path::new("")));
         config.check().map_err(fault)?;
         Ok(config)
@@ -523,6 +538,7 @@ impl Config {
             between("source.max_associations", scp.max_associations, 1, 1024)?;
             between("source.idle_s", scp.idle_s as usize, 1, 86_400)?;
             between("source.max_instance_mb", scp.max_instance_mb, 1, 4096)?;
+            between("source.max_receiving_mb", scp.max_receiving_mb, scp.max_instance_mb, 65_536)?;
             title("source.ae_title", &scp.ae_title)?;
             scp.calling.iter().try_for_each(|calling| title("source.calling", calling))?;
         }

@@ -1,0 +1,7 @@
+//! Fuzzes `parsers::configuration`.
+#![no_main]
+
+#[path = "../../tests/corpus/parsers.rs"]
+mod parsers;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| parsers::configuration(bytes));

@@ -1,0 +1,7 @@
+//! Fuzzes `parsers::queue_file`.
+#![no_main]
+
+#[path = "../../tests/corpus/parsers.rs"]
+mod parsers;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| parsers::queue_file(bytes));
