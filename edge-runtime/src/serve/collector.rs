@@ -136,27 +136,7 @@ impl Collector<'_> {
                 !heard
             });
             let ended = ending && idle;
-            let SeriesConfig { at_association_end, expected_slices, .. } = *self.config;
-            let quiet = Duration::from_secs(self.config.quiet_s);
-            open.retain(|name, series| {
-                // An association that is at this series and pauses will end it itself.
-                let paused = at_association_end && busy.values().any(|series| series == name);
-                let why = match ended {
-                    true => Some(Ended::Stop),
-                    false => series.over(at_association_end, expected_slices, (!paused).then_some(quiet)),
-                };
-                let Some(why) = why else { return true };
-                // At the end nothing is in the loop any more.
-                let out = if ended { usize::MAX } else { series.slices.len() };
-                let Some(unreadable) = self.desk.book.close(name, out) else { return true };
-                let Series { slices, panels, failed, cut, .. } = mem::replace(series, Series::new());
-                let cut = cut || why == Ended::Stop;
-                let absent = expected_slices.map_or(0, |expected| expected.saturating_sub(slices.len()));
-                let name = name.clone();
-                let finished = Finished { name, ended: why, slices, panels, unreadable, absent, cut, failed };
-                let _ = self.jobs.send(Job::Series(Box::new(finished)));
-                false
-            });
+            self.finish(&mut open, &busy, ended);
             if ended {
                 return;
             }
@@ -164,6 +144,32 @@ impl Collector<'_> {
                 self.bell.wait(NAP);
             }
         }
+    }
+
+    /// Hands series that are over to the writer, at the end all of them.
+    fn finish(&self, open: &mut HashMap<Arc<str>, Series>, busy: &HashMap<u64, Arc<str>>, ended: bool) {
+        let SeriesConfig { at_association_end, expected_slices, .. } = *self.config;
+        let quiet = Duration::from_secs(self.config.quiet_s);
+        open.retain(|name, series| {
+            // An association that is at this series and pauses will end it itself.
+            let paused = at_association_end && busy.values().any(|series| series == name);
+            let why = match ended {
+                true => Some(Ended::Stop),
+                false => series.over(at_association_end, expected_slices, (!paused).then_some(quiet)),
+            };
+            let Some(why) = why else { return true };
+            // At the end nothing is in the loop any more.
+            let out = if ended { usize::MAX } else { series.slices.len() };
+            let Some(unreadable) = self.desk.book.close(name, out) else { return true };
+            let Series { slices, panels, failed, cut, .. } = mem::replace(series, Series::new());
+            let cut = cut || why == Ended::Stop;
+            let absent = expected_slices.map_or(0, |expected| expected.saturating_sub(slices.len()));
+            let name = name.clone();
+            let finished = Finished { name, ended: why, slices, panels, unreadable, absent, cut, failed };
+            // The writer ends after the collector, so this arrives.
+            let _ = self.jobs.send(Job::Series(Box::new(finished)));
+            false
+        });
     }
 
     fn frame(&mut self, mut frame: Box<Frame>, open: &mut HashMap<Arc<str>, Series>) {

@@ -98,18 +98,17 @@ impl Reception<'_> {
 
     /// Hands in what an earlier run had acknowledged and not finished.
     pub fn recover(&self, left: Vec<Kept>, damaged: &Path) {
-        let source = self.desk.source();
         let mut left: Vec<_> = left.into_iter().map(Arc::new).collect();
         while !left.is_empty() && !self.desk.stopping() {
-            let before = left.len();
+            let (source, before) = (self.desk.source(), left.len());
             // All of a series at once; those for which there is no room come when others are over.
-            left.retain(|kept| !self.desk.stopping() && !self.recover_one(source, kept, damaged));
+            left.retain(|kept| self.desk.stopping() || !self.recover_one(source, kept, damaged));
+            // What came before the crash may not be all: unless more comes, the series was cut short.
+            self.desk.closed(source, false);
             if left.len() == before {
                 thread::sleep(ROOM);
             }
         }
-        // What came before the crash may not be all: unless more comes, the series was cut short.
-        self.desk.closed(source, false);
     }
 
     /// Whether it is done with, one way or the other.
