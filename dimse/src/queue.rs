@@ -140,11 +140,10 @@ impl Queue {
         smallest_delay: Duration,
         on_event: impl Fn(&Event) + Send + 'static,
     ) -> io::Result<Self> {
-        let (folder, found) = Folder::open(folder)?;
-        let mut state = State::default();
+        let (folder, found, next) = Folder::open(folder)?;
+        let mut state = State { next, ..State::default() };
         for entry in found {
             state.bytes = state.bytes.saturating_add(entry.size);
-            state.next = state.next.max(entry.number.saturating_add(1));
             let waiting = Waiting { entry, failures: 0 };
             state.waiting.insert(waiting.key(), waiting);
         }
