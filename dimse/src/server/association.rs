@@ -7,23 +7,20 @@ use std::{
 };
 
 use dicom_dictionary_std::uids;
-use dicom_ul::pdu::{AbortRQServiceProviderReason as Reason, AssociationRQ, PDataValue, PDataValueType, Pdu};
+use dicom_ul::pdu::{AbortRQServiceProviderReason as Reason, AssociationRQ, PDataValue, Pdu};
 
 use super::{
-    Config, End, Handler, Instance, Peer, Shared, Status,
+    End, Handler, Instance, Peer, Shared, Status,
+    budget::Share,
+    message::{C_STORE_RQ, Message},
     negotiation::{Accepted, Context, Rejected, negotiate},
+    response::{RESPONSE, fragments, response},
     stream::{Closing, P_DATA, Received, Stream},
 };
-use crate::command::{
-    Command, DATA_SET_TYPE, ERROR_COMMENT, FIELD, MESSAGE_ID, NO_DATA_SET, RESPONDED_TO, SOP_CLASS, SOP_INSTANCE,
-    STATUS,
-};
+use crate::command::{Command, DATA_SET_TYPE, FIELD, NO_DATA_SET, SOP_CLASS, SOP_INSTANCE};
 
 /// The longest A-ASSOCIATE-RQ, bytes: 128 presentation contexts with a dozen transfer syntaxes each.
 const MAX_REQUEST: u32 = 128 << 10;
-
-/// The longest command set, bytes; those of C-STORE and C-ECHO have some 300.
-const MAX_COMMAND: usize = 16 << 10;
 
 // Types of PDU (PS3.8 9.3.1).
 const ASSOCIATE_RQ: u8 = 1;
@@ -31,10 +28,8 @@ const RELEASE_RQ: u8 = 5;
 const ABORT: u8 = 7;
 
 // Command fields (PS3.7 E.1).
-const C_STORE_RQ: u16 = 0x0001;
 const C_ECHO_RQ: u16 = 0x0030;
 const C_CANCEL_RQ: u16 = 0x0fff;
-const RESPONSE: u16 = 0x8000;
 
 // Statuses (PS3.7 annex C, PS3.4 table B.2-1).
 const INVALID_SOP_INSTANCE: u16 = 0x0117;
@@ -46,9 +41,9 @@ const CANNOT_UNDERSTAND: u16 = 0xc000;
 /// Serves a connection from its first byte to its last.
 pub(super) fn attend(shared: &Shared, handler: &impl Handler, tcp: TcpStream, address: SocketAddr) {
     let config = &shared.config;
-    let ready = shared.admission.wait(&tcp).and_then(|ticket| {
+    let ready = shared.admission.wait(&tcp, address).and_then(|ticket| {
         let watched = tcp.try_clone()?;
-        Ok((ticket, watched, Stream::new(tcp, config.tls.as_ref(), config.idle, &shared.halt)?))
+        Ok((ticket, watched, Stream::new(tcp, config.tls.as_ref(), config.idle, shared.halt.clone())?))
     });
     let (ticket, tcp, mut stream) = match ready {
         Ok(ready) => ready,
@@ -68,7 +63,7 @@ pub(super) fn attend(shared: &Shared, handler: &impl Handler, tcp: TcpStream, ad
         }
     };
     let admitted = negotiate(config, &request).and_then(|accepted| {
-        let slot = shared.admission.associate().ok_or_else(|| Rejected::full(config.max_associations))?;
+        let slot = shared.admission.associate(address).map_err(Rejected::full)?;
         Ok((accepted, slot))
     });
     let (accepted, slot) = match admitted {
@@ -84,19 +79,19 @@ pub(super) fn attend(shared: &Shared, handler: &impl Handler, tcp: TcpStream, ad
     let peer = Peer { id, address, calling, called };
     handler.opened(&peer);
     let Accepted { contexts, max_pdu_bytes, answer } = accepted;
-    let mut association = Association { config, handler, peer: &peer, contexts, max_pdu_bytes, stream };
+    let mut association = Association { shared, handler, peer: &peer, contexts, max_pdu_bytes, stream };
     let Err(Closing { end, last }) = association.run(answer.into());
     let stream = association.stream;
     handler.ended(&peer, &end);
     // The place is free before the client can know that it is, but a connection that it leaves open counts as any other.
     drop(slot);
-    let _ticket = shared.admission.wait(&tcp);
+    let _ticket = shared.admission.wait(&tcp, address);
     drop(tcp);
     stream.close(last);
 }
 
 fn request(stream: &mut Stream) -> Result<AssociationRQ, Closing> {
-    match stream.receive(&[ASSOCIATE_RQ], MAX_REQUEST, false)?.pdu {
+    match stream.receive(&[ASSOCIATE_RQ], MAX_REQUEST, None)?.pdu {
         Pdu::AssociationRQ(request) => Ok(request),
         other => Err(unexpected(&other)),
     }
@@ -116,36 +111,24 @@ fn before(end: &End) -> String {
     }
 }
 
-/// What a message needs until it is complete.
-struct Message {
-    /// ID of its presentation context.
-    context: u8,
-    begun: Instant,
-    bytes: Vec<u8>,
-    /// Once it is complete and a data set is to follow.
-    command: Option<Command>,
-    data: Vec<u8>,
-    /// The data set has become too long and is thrown away.
-    too_long: bool,
-}
-
 struct Association<'a, H> {
-    config: &'a Config,
+    shared: &'a Shared,
     handler: &'a H,
     peer: &'a Peer,
     contexts: Vec<Context>,
     max_pdu_bytes: u32,
-    stream: Stream<'a>,
+    stream: Stream,
 }
 
-impl<H: Handler> Association<'_, H> {
+impl<'a, H: Handler> Association<'a, H> {
     fn run(&mut self, accept: Pdu) -> Result<std::convert::Infallible, Closing> {
         self.stream.send(&[accept])?;
-        let mut message = None;
+        let config = &self.shared.config;
+        let mut message: Option<Message> = None;
         loop {
             let expected = [P_DATA, RELEASE_RQ, ABORT];
-            let Received { pdu, begun, ended } =
-                self.stream.receive(&expected, self.config.max_pdu_bytes, message.is_some())?;
+            let until = message.as_ref().map(|message| message.until(config.idle));
+            let Received { pdu, begun, ended } = self.stream.receive(&expected, config.max_pdu_bytes, until)?;
             match pdu {
                 Pdu::PData { data } => {
                     for value in data {
@@ -164,65 +147,24 @@ impl<H: Handler> Association<'_, H> {
     /// Adds a fragment to the message in progress, if any, and gives back the message if it is still in progress.
     fn fragment(
         &mut self,
-        message: Option<Message>,
+        message: Option<Message<'a>>,
         value: PDataValue,
         begun: Instant,
         ended: Instant,
-    ) -> Result<Option<Message>, Closing> {
+    ) -> Result<Option<Message<'a>>, Closing> {
         let out_of_order = |what: String| Closing::protocol(Reason::UnexpectedPduParameter, what);
         let id = value.presentation_context_id;
         if !self.contexts.iter().any(|context| context.id == id) {
             return Err(out_of_order(format!("data for presentation context {id}, which was not accepted")));
         }
-        if let Some(message) = &message
-            && message.context != id
-        {
+        let mut message = message.unwrap_or_else(|| Message::new(id, begun, Share::new(&self.shared.budget)));
+        if message.context != id {
             let message = format!("data for presentation context {id} amid a message of {}", message.context);
             return Err(out_of_order(message));
         }
-        match (value.value_type, message) {
-            (PDataValueType::Command, Some(Message { command: Some(_), .. })) => {
-                Err(out_of_order("a command where a data set was to follow".to_owned()))
-            }
-            (PDataValueType::Command, message) => {
-                let new =
-                    || Message { context: id, begun, bytes: vec![], command: None, data: vec![], too_long: false };
-                let mut message = message.unwrap_or_else(new);
-                if message.bytes.len() + value.data.len() > MAX_COMMAND {
-                    return Err(out_of_order(format!("a command set of more than {MAX_COMMAND} bytes")));
-                }
-                message.bytes.extend(value.data);
-                if value.is_last { self.commanded(message, ended) } else { Ok(Some(message)) }
-            }
-            (PDataValueType::Data, Some(mut message)) if message.command.is_some() => {
-                self.keep(&mut message, &value.data);
-                if value.is_last { self.complete(message, ended).map(|()| None) } else { Ok(Some(message)) }
-            }
-            (PDataValueType::Data, _) => Err(out_of_order("a data set without a command".to_owned())),
-        }
-    }
-
-    fn keep(&self, message: &mut Message, data: &[u8]) {
-        let stores = message.command.as_ref().is_some_and(|command| command.number(FIELD) == Some(C_STORE_RQ));
-        if stores && message.data.len().saturating_add(data.len()) > self.config.max_instance_bytes {
-            message.too_long = true;
-            message.data = Vec::new();
-        }
-        if stores && !message.too_long {
-            message.data.extend_from_slice(data);
-        }
-    }
-
-    /// The command is complete.
-    fn commanded(&mut self, mut message: Message, ended: Instant) -> Result<Option<Message>, Closing> {
-        let invalid = |what: String| Closing::protocol(Reason::InvalidPduParameter, what);
-        let command = Command::parse(&message.bytes).map_err(invalid)?;
-        let follows = command.number(DATA_SET_TYPE).map(|kind| kind != NO_DATA_SET);
-        message.command = Some(command);
-        match follows {
-            Some(true) => Ok(Some(message)),
-            Some(false) => self.complete(message, ended).map(|()| None),
-            None => Err(invalid("a command set without a command data set type".to_owned())),
+        match message.add(value, &self.shared.config, &self.shared.halt)? {
+            true => self.complete(message, ended).map(|()| None),
+            false => Ok(Some(message)),
         }
     }
 
@@ -262,54 +204,25 @@ impl<H: Handler> Association<'_, H> {
         if command.number(DATA_SET_TYPE) == Some(NO_DATA_SET) {
             return refused(CANNOT_UNDERSTAND, "a C-STORE without a data set".to_owned());
         }
-        if message.too_long {
-            let most = self.config.max_instance_bytes;
-            return refused(OUT_OF_RESOURCES, format!("the data set has more than {most} bytes"));
+        let Message { data, begun, share, lost, .. } = message;
+        if let Some(why) = lost {
+            return refused(OUT_OF_RESOURCES, why);
         }
         let instance = Instance {
             sop_class: context.abstract_syntax.clone(),
             sop_instance: sop_instance.to_owned(),
             transfer_syntax: context.transfer_syntax.clone(),
-            data: message.data,
-            begun: message.begun,
+            data,
+            begun,
             received,
         };
-        self.handler.store(self.peer, instance)
+        let status = self.handler.store(self.peer, instance);
+        // Only now has the handler done with the memory.
+        drop(share);
+        status
     }
 }
 
 fn refused(code: u16, comment: String) -> Status {
     Status::Refused { code, comment }
-}
-
-/// The response to `command` (PS3.7 9.3.1.2, 9.3.5.2); `None` if it has no message ID.
-fn response(command: &Command, field: u16, status: &Status) -> Option<Command> {
-    let mut answer = Command::default();
-    if let Some(uid) = command.uid(SOP_CLASS) {
-        answer = answer.with_uid(SOP_CLASS, uid);
-    }
-    answer = answer
-        .with_number(FIELD, field | RESPONSE)
-        .with_number(RESPONDED_TO, command.number(MESSAGE_ID)?)
-        .with_number(DATA_SET_TYPE, NO_DATA_SET);
-    answer = match status {
-        Status::Success => answer.with_number(STATUS, 0),
-        Status::Refused { code, comment } => answer.with_number(STATUS, *code).with_text(ERROR_COMMENT, comment),
-    };
-    match command.uid(SOP_INSTANCE) {
-        Some(uid) if field == C_STORE_RQ => Some(answer.with_uid(SOP_INSTANCE, uid)),
-        _ => Some(answer),
-    }
-}
-
-/// A command set in P-DATA-TFs that the client can take.
-fn fragments(presentation_context_id: u8, command: &[u8], max_pdu_bytes: u32) -> Vec<Pdu> {
-    let size = (max_pdu_bytes.saturating_sub(6).max(2) & !1) as usize;
-    let count = command.len().div_ceil(size);
-    let pdu = |(i, data): (usize, &[u8])| {
-        let is_last = i + 1 == count;
-        let (value_type, data) = (PDataValueType::Command, data.to_vec());
-        Pdu::PData { data: vec![PDataValue { presentation_context_id, value_type, is_last, data }] }
-    };
-    command.chunks(size).enumerate().map(pdu).collect()
 }
