@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use dimse::{
@@ -312,6 +312,30 @@ fn stop_finishes_the_transfer_in_progress_and_begins_no_other() {
     assert_eq!(peer.instances(), instances([0]));
     assert_eq!(count(&events, |event| matches!(event, Event::Sent { .. })), 1);
     assert_eq!(names(folder.path()).len(), 2);
+}
+
+/// A destination that has taken an object and says nothing more may be patient; whoever stops the service is not.
+#[test]
+fn stop_does_not_wait_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let (began, beginning) = {
+        let began = Arc::new(AtomicBool::new(false));
+        (began.clone(), began)
+    };
+    let reply = move |_, _: &str| {
+        beginning.store(true, Ordering::SeqCst);
+        Reply::Nothings
+    };
+    let peer = Peer::start(|_| Welcome::Accept(0), reply);
+    let patient = Target { timeout: Duration::from_secs(600), ..target(&peer.address) };
+    let (queue, _) = open(folder.path(), patient);
+    queue.push(&object(0)).unwrap();
+    eventually("a transfer in progress", || began.load(Ordering::SeqCst));
+    let stopping = Instant::now();
+    queue.halt();
+    queue.stop();
+    assert!(stopping.elapsed() < Duration::from_secs(20), "{:?}", stopping.elapsed());
+    assert_eq!(names(folder.path()).len(), 1, "it is sent after the next start");
 }
 
 #[test]
