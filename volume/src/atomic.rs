@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::{Builder, NamedTempFile};
 
-/// Lets `fill` write the contents of `path`; on any error the file that was there, or its absence, is left alone.
+/// Lets `fill` write the contents of `path`, which survives a loss of power when this returns; on any error before it is there the file that was there, or its absence, is left alone.
 pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let path = path.as_ref();
     let folder = match path.parent() {
@@ -20,6 +20,9 @@ pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Re
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
+    // The name is part of the folder: without this a loss of power may take it, although what it was made of is gone by then.
+    #[cfg(unix)]
+    fs::File::open(&folder)?.sync_all()?;
     Ok(())
 }
 

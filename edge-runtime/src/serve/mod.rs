@@ -30,7 +30,7 @@ mod writer;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -106,7 +106,7 @@ impl Service {
             warnings.push(format!("tract runs the network and allocates for every slice ({why})"));
         }
         let state = |source| EdgeError::State { path: config.state.clone(), source };
-        let (spool, left) = Spool::open(&config.state.join("received")).map_err(state)?;
+        let (spool, left) = Spool::open(&config.state.join("received"), &damaged(&config)).map_err(state)?;
         if !left.is_empty() {
             warnings.push(format!("{} instances of an earlier run are segmented again", left.len()));
         }
@@ -230,7 +230,7 @@ impl Service {
                 spawn(scope, "http", || pages.serve(http));
             }
 
-            let damaged = config.state.join("damaged");
+            let damaged = damaged(&config);
             let mut finite = vec![scope.spawn(move || reception.recover(left, &damaged))];
             let mut endless = vec![];
             for source in &config.sources {
@@ -264,6 +264,11 @@ impl Service {
         queues.stop();
         Ok(metrics.snapshot())
     }
+}
+
+/// Where instances go that were acknowledged and cannot be read any more.
+fn damaged(config: &Config) -> PathBuf {
+    config.state.join("damaged")
 }
 
 /// Starts a thread with a name that `top -H` shows, and that tells our own threads from those that run other people's

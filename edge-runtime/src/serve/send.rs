@@ -85,6 +85,8 @@ impl Queues {
 
     /// Ends all transfers; what waits is sent after the next start.
     pub fn stop(self) {
+        // All together: destinations that are away must not be waited for one after the other.
+        self.0.values().for_each(Queue::halt);
         for queue in self.0.into_values() {
             queue.stop();
         }

@@ -23,21 +23,27 @@ pub struct Kept(PathBuf);
 
 impl Spool {
     /// Opens the folder and lists what is in it, oldest first. Files that were being written when the power went are
-    /// deleted: nobody was told that they had arrived.
-    pub fn open(folder: &Path) -> io::Result<(Self, Vec<Kept>)> {
+    /// deleted: nobody was told that they had arrived. Names in `damaged`, where instances are set aside, are not given again.
+    pub fn open(folder: &Path, damaged: &Path) -> io::Result<(Self, Vec<Kept>)> {
         fs::create_dir_all(folder)?;
+        // A file on the disk is of no use in a folder that is not.
+        for above in folder.ancestors().skip(1).take(2).filter(|above| !above.as_os_str().is_empty()) {
+            File::open(above)?.sync_all()?;
+        }
         let mut left = vec![];
-        let mut next = 0;
+        let mut next = match fs::read_dir(damaged) {
+            Ok(aside) => aside.flatten().filter_map(|entry| number(&entry.path())).max().map_or(0, |most| most + 1),
+            Err(_) => 0,
+        };
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            let number = path.file_stem().and_then(|stem| u64::from_str_radix(&stem.to_string_lossy(), 16).ok());
-            match (number, path.extension().is_some_and(|extension| extension == "dcm")) {
-                (Some(number), true) => {
+            match number(&path) {
+                Some(number) => {
                     next = next.max(number + 1);
                     left.push(path);
                 }
-                _ if path.extension().is_some_and(|extension| extension == "tmp") => fs::remove_file(&path)?,
-                _ => {}
+                None if path.extension().is_some_and(|extension| extension == "tmp") => fs::remove_file(&path)?,
+                None => {}
             }
         }
         left.sort();
@@ -49,10 +55,15 @@ impl Spool {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("{number:016x}.dcm"));
         atomic::write(&path, |file| parts.iter().try_for_each(|part| file.write_all(part)))?;
-        // The name is part of the folder.
-        File::open(&self.folder)?.sync_all()?;
         Ok(Kept(path))
     }
+}
+
+/// The number of a file, if it has one; the largest would leave none for the next.
+fn number(path: &Path) -> Option<u64> {
+    let stem = path.file_stem()?.to_str()?;
+    let number = u64::from_str_radix(stem, 16).ok().filter(|number| *number < u64::MAX)?;
+    path.extension().is_some_and(|extension| extension == "dcm").then_some(number)
 }
 
 impl Kept {
@@ -79,7 +90,9 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_again_in_order_and_half_files_are_not() {
         let folder = tempfile::tempdir().unwrap();
-        let (spool, left) = Spool::open(folder.path()).unwrap();
+        let damaged = folder.path().join("damaged");
+        let open = || Spool::open(folder.path(), &damaged).unwrap();
+        let (spool, left) = open();
         assert!(left.is_empty());
         let first = spool.keep(&[b"on", b"e"]).unwrap();
         let second = spool.keep(&[b"two"]).unwrap();
@@ -87,12 +100,21 @@ mod tests {
         spool.keep(&[b"three"]).unwrap();
         fs::write(folder.path().join(".gantry-x.tmp"), b"half").unwrap();
         drop(spool);
-        let (spool, left) = Spool::open(folder.path()).unwrap();
+        let (spool, left) = open();
         let contents: Vec<_> = left.iter().map(|kept| fs::read(kept.path()).unwrap()).collect();
         assert_eq!(contents, [b"two".to_vec(), b"three".to_vec()]);
         assert_eq!(left[0].path(), second.path());
         let fourth = spool.keep(&[b"four"]).unwrap();
         assert!(fourth.path() > left[1].path(), "numbers go on");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+
+        // Set aside, and a file with the largest of names.
+        fs::create_dir(&damaged).unwrap();
+        let aside = damaged.join(fourth.path().file_name().unwrap());
+        fs::rename(fourth.path(), &aside).unwrap();
+        left.iter().for_each(|kept| kept.forget().unwrap());
+        fs::write(folder.path().join("ffffffffffffffff.dcm"), b"last").unwrap();
+        let (spool, _) = open();
+        assert!(spool.keep(&[b"fifth"]).unwrap().path().file_name() > aside.file_name());
     }
 }
