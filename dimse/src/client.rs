@@ -6,8 +6,8 @@
 
 mod association;
 mod command;
+mod line;
 mod object;
-mod wire;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::wire::Halt;
 use association::{Association, Context, Failure, MOST_CONTEXTS};
 use object::Object;
 
@@ -123,7 +124,7 @@ fn judge(code: u16, comment: String) -> Result<(), Error> {
 /// Asks the peer whether it is there (C-ECHO).
 pub fn echo(target: &Target) -> Result<(), Error> {
     let context = ("1.2.840.10008.1.1".to_owned(), "1.2.840.10008.1.2".to_owned());
-    let mut association = Association::open(target, std::slice::from_ref(&context))?;
+    let mut association = Association::open(target, std::slice::from_ref(&context), &Halt::default())?;
     let answer = association.echo(&context);
     match answer {
         Ok(()) | Err(Error::Status { .. } | Error::NotAccepted { .. }) => association.release(),
@@ -148,6 +149,16 @@ pub fn store(target: &Target, files: &[PathBuf]) -> Vec<Result<(), Error>> {
 pub fn store_each(
     target: &Target,
     files: &[impl AsRef<Path>],
+    each: impl FnMut(usize, Result<(), Error>, Duration) -> bool,
+) {
+    store_until(target, files, &Halt::default(), each);
+}
+
+/// [`store_each`], broken off by a halt: the object that is under way then is lost, and the peer may have it even so.
+pub(crate) fn store_until(
+    target: &Target,
+    files: &[impl AsRef<Path>],
+    halt: &Halt,
     mut each: impl FnMut(usize, Result<(), Error>, Duration) -> bool,
 ) {
     let mut objects = Vec::with_capacity(files.len());
@@ -163,7 +174,7 @@ pub fn store_each(
     }
     let mut left = objects.as_slice();
     while !left.is_empty() {
-        match store_some(target, left, &mut each) {
+        match store_some(target, left, halt, &mut each) {
             Some(done) => left = &left[done..],
             None => return,
         }
@@ -174,10 +185,11 @@ pub fn store_each(
 fn store_some(
     target: &Target,
     objects: &[(usize, Object)],
+    halt: &Halt,
     each: &mut impl FnMut(usize, Result<(), Error>, Duration) -> bool,
 ) -> Option<usize> {
     let (contexts, count) = contexts(objects);
-    let mut association = match Association::open(target, &contexts) {
+    let mut association = match Association::open(target, &contexts, halt) {
         Ok(association) => association,
         Err(error) => {
             for (index, _) in objects {

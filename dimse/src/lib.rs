@@ -6,3 +6,4 @@ mod command;
 pub mod queue;
 pub mod server;
 pub mod tls;
+mod wire;

@@ -12,6 +12,7 @@
 
 mod folder;
 mod pace;
+mod worker;
 
 use std::{
     collections::BTreeMap,
@@ -22,9 +23,13 @@ use std::{
     time::Duration,
 };
 
-use crate::client::{self, Error, Target};
+use crate::{
+    client::Target,
+    wire::{self, Halt},
+};
 use folder::{Entry, Folder};
 use pace::Pace;
+use worker::Worker;
 
 /// Objects per association: long enough that negotiation does not matter, short enough that an order can change.
 const BATCH: usize = 100;
@@ -32,6 +37,8 @@ const BATCH: usize = 100;
 const PATIENCE: u32 = 3;
 const SMALLEST_DELAY: Duration = Duration::from_secs(1);
 const LARGEST_DELAY: Duration = Duration::from_secs(60);
+/// How long a transfer in progress may go on when the queue stops.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What happened to an object, by the name of its file in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +102,7 @@ struct Shared {
     limit: u64,
     state: Mutex<State>,
     changed: Condvar,
+    halt: Halt,
 }
 
 #[derive(Default)]
@@ -140,15 +148,15 @@ impl Queue {
         smallest_delay: Duration,
         on_event: impl Fn(&Event) + Send + 'static,
     ) -> io::Result<Self> {
-        let (folder, found) = Folder::open(folder)?;
-        let mut state = State::default();
+        let (folder, found, next) = Folder::open(folder)?;
+        let mut state = State { next, ..State::default() };
         for entry in found {
             state.bytes = state.bytes.saturating_add(entry.size);
-            state.next = state.next.max(entry.number.saturating_add(1));
             let waiting = Waiting { entry, failures: 0 };
             state.waiting.insert(waiting.key(), waiting);
         }
-        let shared = Arc::new(Shared { folder, limit: max_bytes, state: Mutex::new(state), changed: Condvar::new() });
+        let (state, changed, halt) = (Mutex::new(state), Condvar::new(), Halt::default());
+        let shared = Arc::new(Shared { folder, limit: max_bytes, state, changed, halt });
         let worker =
             Worker { shared: shared.clone(), target, pace: Pace::new(smallest_delay, LARGEST_DELAY), on_event };
         let worker = thread::Builder::new().name("dicom queue".into()).spawn(move || worker.run())?;
@@ -189,15 +197,22 @@ impl Queue {
         self.shared.state().waiting.len()
     }
 
-    /// Starts nothing new, lets the transfer in progress come to its end or its timeout, and returns when the worker has gone.
-    /// What waits is sent after the next [`Queue::open`].
+    /// Starts nothing new, and gives the transfer in progress 10 s to come to its end; does not wait for it. For several queues
+    /// that are to stop together.
+    pub fn halt(&self) {
+        self.shared.state().stopping = true;
+        self.shared.changed.notify_all();
+        wire::halt(&self.shared.halt, GRACE);
+    }
+
+    /// [`Queue::halt`], and returns when the worker has gone: at the latest after those 10 s, or when an attempt to connect has
+    /// come to its timeout. What waits is sent after the next [`Queue::open`].
     pub fn stop(self) {}
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.shared.state().stopping = true;
-        self.shared.changed.notify_all();
+        self.halt();
         if let Some(worker) = self.worker.take() {
             // A panic there has already been reported by the thread itself.
             let _ = worker.join();
@@ -209,136 +224,5 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // No code that holds the lock can leave the state half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Worker<F> {
-    shared: Arc<Shared>,
-    target: Target,
-    pace: Pace,
-    on_event: F,
-}
-
-impl<F: Fn(&Event)> Worker<F> {
-    fn run(mut self) {
-        while let Some(batch) = self.next_batch() {
-            let attempt = self.send(&batch);
-            if attempt.progress {
-                self.pace.reset();
-            }
-            if attempt.failed {
-                let delay = self.pace.delay();
-                let state = self.shared.state();
-                let waited = self.shared.changed.wait_timeout_while(state, delay, |state| !state.stopping);
-                drop(waited);
-            }
-        }
-    }
-
-    /// What to send next, when there is something; nothing when it is time to stop.
-    fn next_batch(&self) -> Option<Vec<Waiting>> {
-        let idle = |state: &mut State| state.waiting.is_empty() && !state.stopping;
-        let state = self.shared.changed.wait_while(self.shared.state(), idle).unwrap_or_else(PoisonError::into_inner);
-        (!state.stopping).then(|| state.waiting.values().take(BATCH).copied().collect())
-    }
-
-    /// Tries a batch over one association.
-    fn send(&self, batch: &[Waiting]) -> Attempt {
-        let mut attempt = Attempt::default();
-        let mut whole = Vec::with_capacity(batch.len());
-        for waiting in batch {
-            match self.shared.folder.damage(waiting.entry) {
-                None => whole.push(*waiting),
-                Some(reason) => self.set_aside(waiting, &Error::File(reason), &mut attempt),
-            }
-        }
-        let paths: Vec<_> = whole.iter().map(|waiting| self.shared.folder.path_of(waiting.entry)).collect();
-        client::store_each(&self.target, &paths, |index, result, took| {
-            let waiting = &whole[index];
-            match result {
-                Ok(()) => self.sent(waiting, took, &mut attempt),
-                Err(error) if set_aside(&error) => self.set_aside(waiting, &error, &mut attempt),
-                Err(error) => self.keep(waiting, &error, &mut attempt),
-            }
-            !self.shared.state().stopping
-        });
-        attempt
-    }
-
-    fn sent(&self, waiting: &Waiting, took: Duration, attempt: &mut Attempt) {
-        attempt.progress = true;
-        let file = waiting.entry.name();
-        // First of all, because a kill before it means a second delivery.
-        let removed = self.shared.folder.remove(waiting.entry);
-        (self.on_event)(&Event::Sent { file: file.clone(), took });
-        if let Err(error) = removed {
-            // Kept in the list it would be sent again and again; in the folder it waits for the next start.
-            (self.on_event)(&Event::Retry { file, reason: format!("sent, but its file cannot be removed: {error}") });
-        }
-        self.forget(waiting);
-    }
-
-    fn set_aside(&self, waiting: &Waiting, error: &Error, attempt: &mut Attempt) {
-        let (file, reason) = (waiting.entry.name(), error.to_string());
-        let damaged = matches!(error, Error::File(_));
-        let moved = if damaged {
-            self.shared.folder.damaged(waiting.entry, &reason)
-        } else {
-            self.shared.folder.refuse(waiting.entry, &reason)
-        };
-        if let Err(error) = moved {
-            attempt.failed = true;
-            self.postpone(waiting);
-            let reason = format!("{reason}; and it cannot be set aside: {error}");
-            return (self.on_event)(&Event::Retry { file, reason });
-        }
-        attempt.progress = true;
-        (self.on_event)(&if damaged { Event::Damaged { file, reason } } else { Event::Refused { file, reason } });
-        self.forget(waiting);
-    }
-
-    fn keep(&self, waiting: &Waiting, error: &Error, attempt: &mut Attempt) {
-        let own = matches!(error, Error::Status { .. } | Error::System(_));
-        if own || matches!(error, Error::Lost(_) | Error::Protocol(_)) {
-            self.postpone(waiting);
-        }
-        if own || !attempt.failed {
-            (self.on_event)(&Event::Retry { file: waiting.entry.name(), reason: error.to_string() });
-        }
-        attempt.failed = true;
-    }
-
-    fn forget(&self, waiting: &Waiting) {
-        let mut state = self.shared.state();
-        if state.waiting.remove(&waiting.key()).is_some() {
-            state.bytes = state.bytes.saturating_sub(waiting.entry.size);
-        }
-    }
-
-    /// Counts a failure that may be the object's own.
-    fn postpone(&self, waiting: &Waiting) {
-        let mut state = self.shared.state();
-        if let Some(mut waiting) = state.waiting.remove(&waiting.key()) {
-            waiting.failures = waiting.failures.saturating_add(1);
-            state.waiting.insert(waiting.key(), waiting);
-        }
-    }
-}
-
-#[derive(Default)]
-struct Attempt {
-    /// Something left the queue.
-    progress: bool,
-    /// Something that should have left it did not.
-    failed: bool,
-}
-
-/// The object itself is at fault, or not wanted. A rejected association is neither, even a permanent one: it concerns every object
-/// alike, and a wrong entity title is put right without anybody going through `refused/`.
-fn set_aside(error: &Error) -> bool {
-    match error {
-        Error::File(_) | Error::NotAccepted { .. } => true,
-        Error::Status { .. } => !error.transient(),
-        _ => false,
     }
 }

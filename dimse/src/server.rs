@@ -6,10 +6,11 @@
 //! storage commitment, and it does not look into data sets.
 
 mod admission;
-mod answer;
 mod association;
+mod budget;
+mod message;
 mod negotiation;
-mod room;
+mod response;
 mod stream;
 
 use std::{
@@ -17,7 +18,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -26,7 +27,8 @@ use std::{
 
 use dicom_dictionary_std::uids;
 
-use self::{admission::Admission, association::attend, room::Room, stream::POLL};
+use self::{admission::Admission, association::attend, budget::Budget};
+use crate::wire::{Halt, POLL, halt};
 
 /// The smallest length of PDU that a receiver may announce here, bytes.
 pub const MIN_PDU_BYTES: u32 = 1024;
@@ -49,14 +51,20 @@ pub struct Config {
     pub max_pdu_bytes: u32,
     /// Associations at a time; a further one is rejected for the time being.
     pub max_associations: usize,
-    /// Connections at a time outside an association: before it, or being closed after it. The oldest makes way for a new one.
+    /// Associations at a time of one address, or of one network of 64 bits of IPv6; so that one client cannot have them all, it
+    /// should be less than `max_associations`. A further one is rejected for the time being.
+    pub max_per_host: usize,
+    /// Connections at a time outside an association: before it, or being closed after it. For a new one the oldest makes way of
+    /// those from the address that has the most.
     pub max_unassociated: usize,
-    /// The time for the whole next PDU to arrive, from when it is waited for; also for each answer to be taken, and for ARTIM.
+    /// The time for the whole next PDU to arrive, from when it is waited for; also for each answer to be taken, and for ARTIM. In
+    /// the middle of a message, each stretch of twice this time must bring 256 KiB of it, or its end.
     pub idle: Duration,
     /// The longest data set, bytes. The rest of a longer one is read and thrown away; it is answered with 0xA700.
     pub max_instance_bytes: usize,
-    /// What all data sets on their way in may take together, bytes, besides 4 MiB of each association; what does not fit is
-    /// answered with 0xA700.
+    /// Memory for the data sets of all associations, bytes. Half of it is divided among `max_associations`, and an instance that
+    /// fits its part never waits. A larger one waits for `idle` until the other half has room; if it has none, the instance is
+    /// thrown away and answered with 0xA700.
     pub max_receiving_bytes: usize,
     /// UIDs of the transfer syntaxes that are accepted.
     pub transfer_syntaxes: Vec<String>,
@@ -65,8 +73,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Any client, no TLS, PDUs to 128 KiB, 16 associations, 64 further connections, 30 s, instances to 256 MiB, and the transfer
-    /// syntaxes of images of CT and MRI.
+    /// Any client, no TLS, PDUs to 128 KiB, 16 associations, 12 of one address, 64 further connections, 30 s, instances to 256 MiB,
+    /// 1 GiB in all, and the transfer syntaxes of images of CT and MRI.
     pub fn new(ae_title: &str, listen: SocketAddr) -> Self {
         let transfer_syntaxes = [
             uids::EXPLICIT_VR_LITTLE_ENDIAN,
@@ -91,10 +99,11 @@ impl Config {
             peers: Vec::new(),
             max_pdu_bytes: 128 << 10,
             max_associations: 16,
+            max_per_host: 12,
             max_unassociated: 64,
             idle: Duration::from_secs(30),
             max_instance_bytes: 256 << 20,
-            max_receiving_bytes: 512 << 20,
+            max_receiving_bytes: 1 << 30,
             transfer_syntaxes: transfer_syntaxes.map(str::to_owned).into(),
             tls: None,
         }
@@ -109,8 +118,15 @@ impl Config {
         if self.max_pdu_bytes < MIN_PDU_BYTES {
             return invalid(format!("max_pdu_bytes is {}, expected at least {MIN_PDU_BYTES}", self.max_pdu_bytes));
         }
-        if self.max_associations == 0 || self.max_unassociated == 0 || self.idle.is_zero() {
-            return invalid("max_associations, max_unassociated and idle must each be more than 0".to_owned());
+        let counts = [self.max_associations, self.max_per_host, self.max_unassociated];
+        if counts.contains(&0) || self.idle.is_zero() {
+            let names = "max_associations, max_per_host, max_unassociated and idle";
+            return invalid(format!("{names} must each be more than 0"));
+        }
+        let most = Budget::most(self.max_receiving_bytes, self.max_associations);
+        if self.max_instance_bytes > most {
+            let most = format!("max_receiving_bytes leaves room for {most}");
+            return invalid(format!("max_instance_bytes is {}, but {most}", self.max_instance_bytes));
         }
         Ok(())
     }
@@ -194,9 +210,8 @@ pub trait Handler: Sync {
 struct Shared {
     config: Config,
     admission: Admission,
-    room: Room,
-    /// Set when the receiver stops: how long a message in progress may still go on.
-    halt: OnceLock<Instant>,
+    budget: Budget,
+    halt: Halt,
     associations: AtomicU64,
 }
 
@@ -233,9 +248,9 @@ impl Server {
     /// call of the handler is waited for, however long it takes.
     pub fn serve(self, handler: &impl Handler, stop: &AtomicBool, grace: Duration) {
         let Self { config, listener, address } = self;
-        let admission = Admission::new(config.max_unassociated, config.max_associations);
-        let room = Room::new(config.max_receiving_bytes);
-        let shared = Shared { config, admission, room, halt: OnceLock::new(), associations: AtomicU64::new(0) };
+        let admission = Admission::new(&config);
+        let budget = Budget::new(config.max_receiving_bytes, config.max_associations);
+        let shared = Shared { config, admission, budget, halt: Halt::default(), associations: AtomicU64::new(0) };
         let shared = &shared;
         thread::scope(|scope| {
             while !stop.load(Ordering::Relaxed) {
@@ -259,8 +274,7 @@ impl Server {
                 }
             }
             drop(listener);
-            let now = Instant::now();
-            let _ = shared.halt.set(now.checked_add(grace).unwrap_or(now + Duration::from_secs(86_400)));
+            halt(&shared.halt, grace);
         });
     }
 }

@@ -7,15 +7,15 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use dicom_ul::pdu::AssociationRJResult;
 use dimse::{
-    client::{Error, echo, store, store_each},
+    client::{Error, Target, echo, store, store_each},
     tls::Files,
 };
-use peer::{CT, EXPLICIT, Peer, Reply, Storescp, Welcome, data_set, file, noise, real, target};
+use peer::{CT, EXPLICIT, Peer, Reply, Storescp, Welcome, data_set, eventually, file, noise, real, target};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// Files 1.2.0, 1.2.1, ... in a folder.
@@ -394,4 +394,26 @@ fn bad_certificate_files_are_named() {
     }
     assert!(Files { authorities: None, ..good.clone() }.client().is_err());
     let _: Arc<_> = Files { authorities: None, ..good }.server().unwrap();
+}
+
+#[test]
+fn an_answer_has_its_timeout_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("one.dcm");
+    fs::write(&path, file(CT, "1.2.3", EXPLICIT, &noise(100))).unwrap();
+    let peer = Peer::start(|_| Welcome::Accept(0), |_, _| Reply::Nothings);
+    let target = Target { timeout: Duration::from_secs(1), ..target(&peer.address) };
+    let begun = Instant::now();
+    let results = store(&target, &[path]);
+    assert!(matches!(&results[0], Err(Error::Lost(reason)) if reason.contains("no answer within")), "{results:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// PS3.8 9.2.3, states 9 and 11: whoever asked for the association answers first.
+#[test]
+fn both_may_ask_for_the_release() {
+    let peer = Peer::obliging();
+    peer.collides.store(true, Ordering::SeqCst);
+    echo(&target(&peer.address)).unwrap();
+    eventually("released", || peer.released.load(Ordering::SeqCst) == 1);
 }

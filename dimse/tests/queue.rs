@@ -4,7 +4,8 @@ mod peer;
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env,
+    fs::{self, File},
     io::{BufRead, BufReader},
     net::TcpListener,
     path::Path,
@@ -14,7 +15,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use dimse::{
@@ -207,6 +208,59 @@ fn refused_objects_are_set_aside_with_the_reason() {
     assert_eq!(count(&events, |event| matches!(event, Event::Refused { file, .. } if *file == name)), 1);
 }
 
+/// Two objects of one size, refused by two runs of the program: names begin at 0 only in a folder without any.
+#[test]
+fn what_was_set_aside_is_not_overwritten_after_a_restart() {
+    let small = |instance| file(CT, instance, EXPLICIT, &noise(10));
+    let folder = tempfile::tempdir().unwrap();
+    for (kind, first, second) in [("refused", small("1.2.3"), small("1.2.4")), ("damaged", vec![1; 700], vec![2; 700])]
+    {
+        for bytes in [&first, &second] {
+            let peer = Peer::start(|_| Welcome::Accept(0), |_, _| Reply::Status(0xA900));
+            let (queue, _) = open(folder.path(), target(&peer.address));
+            queue.push(bytes).unwrap();
+            eventually("set aside", || queue.waiting() == 0);
+            queue.stop();
+        }
+        let aside = folder.path().join(kind);
+        let kept: BTreeSet<_> = names(&aside).iter().map(|name| fs::read(aside.join(name)).unwrap()).collect();
+        assert!(kept.contains(&first) && kept.contains(&second), "{:?}", names(&aside));
+    }
+}
+
+/// A name with the last number, made by hand or by a bad disk: what could not be found again is not taken.
+#[test]
+fn no_object_is_taken_without_a_number() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("9999999999999999-4.dcm"), "last").unwrap();
+    let (queue, _) = open(folder.path(), target(&nowhere()));
+    assert!(matches!(queue.push(&object(0)), Err(QueueError::Io(_))));
+    queue.stop();
+}
+
+/// Neither order nor delivery depends on the times of files: the clock may have jumped years between two pushes.
+#[test]
+fn times_of_files_make_no_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let (queue, _) = open(folder.path(), target(&nowhere()));
+    for number in 0..6 {
+        queue.push(&object(number)).unwrap();
+    }
+    queue.stop();
+    let year = Duration::from_secs(366 * 86_400);
+    for (place, name) in names(folder.path()).iter().enumerate() {
+        let now = SystemTime::now();
+        let time = if place % 2 == 0 { now + year * (6 - place as u32) } else { now - year * 40 };
+        File::options().write(true).open(folder.path().join(name)).unwrap().set_modified(time).unwrap();
+    }
+    let peer = Peer::obliging();
+    let (queue, _) = open(folder.path(), target(&peer.address));
+    queue.push(&object(6)).unwrap();
+    eventually("all sent", || queue.waiting() == 0);
+    queue.stop();
+    assert_eq!(peer.instances(), instances(0..7));
+}
+
 /// An object that makes the peer abort, or that it never has room for, is tried again for ever; the others pass it.
 #[test]
 fn an_object_that_always_fails_holds_nobody_and_is_kept() {
@@ -258,6 +312,30 @@ fn stop_finishes_the_transfer_in_progress_and_begins_no_other() {
     assert_eq!(peer.instances(), instances([0]));
     assert_eq!(count(&events, |event| matches!(event, Event::Sent { .. })), 1);
     assert_eq!(names(folder.path()).len(), 2);
+}
+
+/// A destination that has taken an object and says nothing more may be patient; whoever stops the service is not.
+#[test]
+fn stop_does_not_wait_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let (began, beginning) = {
+        let began = Arc::new(AtomicBool::new(false));
+        (began.clone(), began)
+    };
+    let reply = move |_, _: &str| {
+        beginning.store(true, Ordering::SeqCst);
+        Reply::Nothings
+    };
+    let peer = Peer::start(|_| Welcome::Accept(0), reply);
+    let patient = Target { timeout: Duration::from_secs(600), ..target(&peer.address) };
+    let (queue, _) = open(folder.path(), patient);
+    queue.push(&object(0)).unwrap();
+    eventually("a transfer in progress", || began.load(Ordering::SeqCst));
+    let stopping = Instant::now();
+    queue.halt();
+    queue.stop();
+    assert!(stopping.elapsed() < Duration::from_secs(20), "{:?}", stopping.elapsed());
+    assert_eq!(names(folder.path()).len(), 1, "it is sent after the next start");
 }
 
 #[test]

@@ -381,30 +381,6 @@ fn an_instance_over_the_limit_is_read_and_thrown_away() {
     assert_eq!(stored.sop_instance, "1.3");
 }
 
-/// One large instance has taken the room: another large one is refused, slices pass, and there is room again after it.
-#[test]
-fn large_instances_share_their_room_and_slices_pass_by() {
-    let log = serve(Config { max_receiving_bytes: 3 << 20, ..config() }, |address, _, _| {
-        let large = data(6 << 20);
-        let (mut first, mut second) = (Client::associated(address), Client::associated(address));
-        first.send(&whole(3, Command, &store_command(CT, "1.2")));
-        for (number, part) in large.chunks(1 << 16).enumerate() {
-            if number == 95 {
-                // All of it but the last part has come.
-                assert_eq!(status(&second.store(3, "1.3", &large)), 0xa700);
-                assert_eq!(status(&second.store(3, "1.4", &data(1 << 20))), 0);
-            }
-            first.send(&Pdu::PData { data: vec![value(3, Data, part, number == 95)] });
-        }
-        assert_eq!(status(&first.receive().unwrap()), 0);
-        assert_eq!(status(&second.store(3, "1.5", &large)), 0);
-        first.release();
-        second.release();
-    });
-    let stored: Vec<_> = log.instances().iter().map(|instance| instance.sop_instance.clone()).collect();
-    assert_eq!(stored, ["1.4", "1.2", "1.5"]);
-}
-
 #[test]
 fn requests_that_cannot_be_done_are_answered() {
     let log = serve(config(), |address, _, _| {

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use dicom_ul::pdu::{
@@ -13,9 +13,10 @@ use dicom_ul::pdu::{
 use super::{
     Error, Target,
     command::{self, Response},
+    line::Line,
     object::{Object, unreadable},
-    wire::Wire,
 };
+use crate::wire::Halt;
 
 /// PS3.8 9.3.2.2: odd numbers from 1 to 255.
 pub(super) const MOST_CONTEXTS: usize = 128;
@@ -29,7 +30,7 @@ pub(super) type Context = (String, String);
 
 /// An association that the peer accepted.
 pub(super) struct Association {
-    wire: Wire,
+    line: Line,
     /// Identifiers and what they stand for, only the accepted ones.
     accepted: Vec<(u8, Context)>,
     /// Of a presentation data value's content, in bytes, even.
@@ -41,12 +42,12 @@ pub(super) struct Association {
 
 impl Association {
     /// Connects and proposes each of at most 128 contexts with its one transfer syntax.
-    pub fn open(target: &Target, contexts: &[Context]) -> Result<Self, Error> {
+    pub fn open(target: &Target, contexts: &[Context], halt: &Halt) -> Result<Self, Error> {
         assert!(contexts.len() <= MOST_CONTEXTS, "{} contexts do not fit one association", contexts.len());
         let own = target.max_pdu_bytes.clamp(super::SMALLEST_PDU, super::LARGEST_PDU);
-        let mut wire = Wire::connect(target)?;
+        let mut line = Line::connect(target, halt)?;
         let ids = || (0..MOST_CONTEXTS).map(|position| (2 * position + 1) as u8);
-        wire.send(&Pdu::AssociationRQ(AssociationRQ {
+        line.send(&Pdu::AssociationRQ(AssociationRQ {
             protocol_version: 1,
             calling_ae_title: target.calling.clone(),
             called_ae_title: target.ae_title.clone(),
@@ -65,7 +66,7 @@ impl Association {
                 UserVariableItem::ImplementationVersionName(dicom_ul::IMPLEMENTATION_VERSION_NAME.into()),
             ],
         }))?;
-        let reply = match wire.receive()? {
+        let reply = match line.receive()? {
             Pdu::AssociationAC(reply) => reply,
             Pdu::AssociationRJ(refusal) => {
                 return Err(Error::Rejected {
@@ -95,7 +96,7 @@ impl Association {
         if fragment == 0 {
             return Err(Error::Protocol(format!("the peer takes PDUs of {} bytes at most", theirs.unwrap_or(0))));
         }
-        Ok(Self { wire, accepted, fragment: fragment as usize, message: 0, buffer: Vec::new() })
+        Ok(Self { line, accepted, fragment: fragment as usize, message: 0, buffer: Vec::new() })
     }
 
     /// C-ECHO (PS3.7 9.1.5).
@@ -125,16 +126,21 @@ impl Association {
 
     /// Ends the association; whether the peer agrees makes no difference to what it acknowledged.
     pub fn release(mut self) {
-        if self.wire.send(&Pdu::ReleaseRQ).is_ok() {
-            let _ = self.wire.receive_within(RELEASE);
+        let deadline = Instant::now() + RELEASE;
+        if self.line.send(&Pdu::ReleaseRQ).is_ok()
+            && self.line.receive_by(deadline) == Ok(Pdu::ReleaseRQ)
+            && self.line.send(&Pdu::ReleaseRP).is_ok()
+        {
+            // Both asked at once (PS3.8 9.2.3, AR-8 and AR-9): the requestor of the association answers first.
+            let _ = self.line.receive_by(deadline);
         }
-        self.wire.close();
+        self.line.close();
     }
 
     /// Gives the association up in the middle of a message, which the peer must not take for a whole one.
     pub fn abort(mut self) {
-        let _ = self.wire.send(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
-        self.wire.close();
+        let _ = self.line.send(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
+        self.line.close();
     }
 
     fn context(&self, wanted: &Context) -> Result<u8, Error> {
@@ -171,15 +177,17 @@ impl Association {
             let head = self.buffer.len();
             self.buffer.resize(head + content, 0);
             source.read_exact(&mut self.buffer[head..]).map_err(&broken_off)?;
-            self.wire.write(&self.buffer)?;
+            self.line.write(&self.buffer)?;
         }
         Ok(())
     }
 
     fn response(&mut self, expected: u16) -> Result<Response, Error> {
         let mut set = Vec::new();
+        // For all of it: fragments without content would go on for ever.
+        let deadline = self.line.deadline();
         loop {
-            let values = match self.wire.receive()? {
+            let values = match self.line.receive_by(deadline)? {
                 Pdu::PData { data } => data,
                 other => return Err(unexpected(&other, "a response")),
             };

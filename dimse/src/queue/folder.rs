@@ -42,10 +42,11 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder if need be, locks it, clears what an earlier run left unfinished; returns what waits, in order.
-    pub fn open(path: &Path) -> io::Result<(Self, Vec<Entry>)> {
+    /// Makes the folder if need be, locks it, clears what an earlier run left unfinished; returns what waits, in order, and the
+    /// number that comes after all those that are in use.
+    pub fn open(path: &Path) -> io::Result<(Self, Vec<Entry>, u64)> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        fs::create_dir_all(path).map_err(named)?;
+        make(path).map_err(named)?;
         let lock = File::create(path.join(".lock")).map_err(named)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::Error(error) => named(error),
@@ -65,7 +66,19 @@ impl Folder {
             }
         }
         waiting.sort_unstable_by_key(|entry| entry.number);
-        Ok((Self { path: path.to_owned(), _lock: lock }, waiting))
+        // What was set aside keeps its name until a person takes it away: another object must not come to bear it.
+        let mut next = waiting.last().map_or(0, |entry| entry.number + 1);
+        for aside in [REFUSED, DAMAGED] {
+            let entries = match fs::read_dir(path.join(aside)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                found => found.map_err(named)?,
+            };
+            for found in entries {
+                let name = found.map_err(named)?.file_name();
+                next = next.max(Entry::parse(&name.to_string_lossy()).map_or(0, |entry| entry.number + 1));
+            }
+        }
+        Ok((Self { path: path.to_owned(), _lock: lock }, waiting, next))
     }
 
     pub fn path_of(&self, entry: Entry) -> PathBuf {
@@ -74,12 +87,16 @@ impl Folder {
 
     /// Writes an object so that it is there whole or not at all, and is on the disk on return.
     pub fn write(&self, entry: Entry, bytes: &[u8]) -> io::Result<()> {
+        if entry.number > LAST_NUMBER {
+            // The next start would not know such a name for one of its own.
+            return Err(io::Error::other(format!("no number is left after {LAST_NUMBER}")));
+        }
         let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.path)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         let path = self.path_of(entry);
         file.persist_noclobber(&path).map_err(|error| error.error)?;
-        self.sync(&self.path).inspect_err(|_| {
+        sync(&self.path).inspect_err(|_| {
             let _ = fs::remove_file(&path);
         })
     }
@@ -126,12 +143,26 @@ impl Folder {
         writeln!(text, "{reason}")?;
         text.sync_all()?;
         fs::rename(self.path_of(entry), &path)?;
-        self.sync(&folder)?;
-        self.sync(&self.path)
+        sync(&folder)?;
+        sync(&self.path)
     }
+}
 
-    /// A new name in a folder lasts when the folder itself is on the disk.
-    fn sync(&self, folder: &Path) -> io::Result<()> {
-        File::open(folder)?.sync_all()
+/// Makes a folder and those above it so that they last: a file on the disk is of no use in a folder that is not.
+fn make(path: &Path) -> io::Result<()> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.is_dir();
+    let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
+    fs::create_dir_all(path)?;
+    for folder in made {
+        match folder.parent() {
+            Some(above) if !above.as_os_str().is_empty() => sync(above)?,
+            _ => sync(Path::new("."))?,
+        }
     }
+    Ok(())
+}
+
+/// A new name in a folder lasts when the folder itself is on the disk.
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }

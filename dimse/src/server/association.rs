@@ -7,22 +7,20 @@ use std::{
 };
 
 use dicom_dictionary_std::uids;
-use dicom_ul::pdu::{AbortRQServiceProviderReason as Reason, AssociationRQ, PDataValue, PDataValueType, Pdu};
+use dicom_ul::pdu::{AbortRQServiceProviderReason as Reason, AssociationRQ, PDataValue, Pdu};
 
 use super::{
-    Config, End, Handler, Instance, Peer, Shared, Status,
-    answer::{C_STORE_RQ, RESPONSE, fragments, response},
+    End, Handler, Instance, Peer, Shared, Status,
+    budget::Share,
+    message::{C_STORE_RQ, Message},
     negotiation::{Accepted, Context, Rejected, negotiate},
-    room::{Reservation, Room},
+    response::{RESPONSE, fragments, response},
     stream::{Closing, P_DATA, Received, Stream},
 };
 use crate::command::{Command, DATA_SET_TYPE, FIELD, NO_DATA_SET, SOP_CLASS, SOP_INSTANCE};
 
 /// The longest A-ASSOCIATE-RQ, bytes: 128 presentation contexts with a dozen transfer syntaxes each.
 const MAX_REQUEST: u32 = 128 << 10;
-
-/// The longest command set, bytes; those of C-STORE and C-ECHO have some 300.
-const MAX_COMMAND: usize = 16 << 10;
 
 // Types of PDU (PS3.8 9.3.1).
 const ASSOCIATE_RQ: u8 = 1;
@@ -43,9 +41,9 @@ const CANNOT_UNDERSTAND: u16 = 0xc000;
 /// Serves a connection from its first byte to its last.
 pub(super) fn attend(shared: &Shared, handler: &impl Handler, tcp: TcpStream, address: SocketAddr) {
     let config = &shared.config;
-    let ready = shared.admission.wait(&tcp).and_then(|ticket| {
+    let ready = shared.admission.wait(&tcp, address).and_then(|ticket| {
         let watched = tcp.try_clone()?;
-        Ok((ticket, watched, Stream::new(tcp, config.tls.as_ref(), config.idle, &shared.halt)?))
+        Ok((ticket, watched, Stream::new(tcp, config.tls.as_ref(), config.idle, shared.halt.clone())?))
     });
     let (ticket, tcp, mut stream) = match ready {
         Ok(ready) => ready,
@@ -65,7 +63,7 @@ pub(super) fn attend(shared: &Shared, handler: &impl Handler, tcp: TcpStream, ad
         }
     };
     let admitted = negotiate(config, &request).and_then(|accepted| {
-        let slot = shared.admission.associate().ok_or_else(|| Rejected::full(config.max_associations))?;
+        let slot = shared.admission.associate(address).map_err(Rejected::full)?;
         Ok((accepted, slot))
     });
     let (accepted, slot) = match admitted {
@@ -81,20 +79,19 @@ pub(super) fn attend(shared: &Shared, handler: &impl Handler, tcp: TcpStream, ad
     let peer = Peer { id, address, calling, called };
     handler.opened(&peer);
     let Accepted { contexts, max_pdu_bytes, answer } = accepted;
-    let room = &shared.room;
-    let mut association = Association { config, room, handler, peer: &peer, contexts, max_pdu_bytes, stream };
+    let mut association = Association { shared, handler, peer: &peer, contexts, max_pdu_bytes, stream };
     let Err(Closing { end, last }) = association.run(answer.into());
     let stream = association.stream;
     handler.ended(&peer, &end);
     // The place is free before the client can know that it is, but a connection that it leaves open counts as any other.
     drop(slot);
-    let _ticket = shared.admission.wait(&tcp);
+    let _ticket = shared.admission.wait(&tcp, address);
     drop(tcp);
     stream.close(last);
 }
 
 fn request(stream: &mut Stream) -> Result<AssociationRQ, Closing> {
-    match stream.receive(&[ASSOCIATE_RQ], MAX_REQUEST, false)?.pdu {
+    match stream.receive(&[ASSOCIATE_RQ], MAX_REQUEST, None)?.pdu {
         Pdu::AssociationRQ(request) => Ok(request),
         other => Err(unexpected(&other)),
     }
@@ -114,38 +111,24 @@ fn before(end: &End) -> String {
     }
 }
 
-/// What a message needs until it is complete.
-struct Message<'a> {
-    /// ID of its presentation context.
-    context: u8,
-    begun: Instant,
-    bytes: Vec<u8>,
-    /// Once it is complete and a data set is to follow.
-    command: Option<Command>,
-    data: Vec<u8>,
-    room: Reservation<'a>,
-    /// Why the data set is thrown away, if it is.
-    refused: Option<String>,
-}
-
 struct Association<'a, H> {
-    config: &'a Config,
-    room: &'a Room,
+    shared: &'a Shared,
     handler: &'a H,
     peer: &'a Peer,
     contexts: Vec<Context>,
     max_pdu_bytes: u32,
-    stream: Stream<'a>,
+    stream: Stream,
 }
 
 impl<'a, H: Handler> Association<'a, H> {
     fn run(&mut self, accept: Pdu) -> Result<std::convert::Infallible, Closing> {
         self.stream.send(&[accept])?;
-        let mut message = None;
+        let config = &self.shared.config;
+        let mut message: Option<Message> = None;
         loop {
             let expected = [P_DATA, RELEASE_RQ, ABORT];
-            let Received { pdu, begun, ended } =
-                self.stream.receive(&expected, self.config.max_pdu_bytes, message.is_some())?;
+            let until = message.as_ref().map(|message| message.until(config.idle));
+            let Received { pdu, begun, ended } = self.stream.receive(&expected, config.max_pdu_bytes, until)?;
             match pdu {
                 Pdu::PData { data } => {
                     for value in data {
@@ -174,67 +157,19 @@ impl<'a, H: Handler> Association<'a, H> {
         if !self.contexts.iter().any(|context| context.id == id) {
             return Err(out_of_order(format!("data for presentation context {id}, which was not accepted")));
         }
-        if let Some(message) = &message
-            && message.context != id
-        {
+        let mut message = message.unwrap_or_else(|| Message::new(id, begun, Share::new(&self.shared.budget)));
+        if message.context != id {
             let message = format!("data for presentation context {id} amid a message of {}", message.context);
             return Err(out_of_order(message));
         }
-        match (value.value_type, message) {
-            (PDataValueType::Command, Some(Message { command: Some(_), .. })) => {
-                Err(out_of_order("a command where a data set was to follow".to_owned()))
-            }
-            (PDataValueType::Command, message) => {
-                let room = self.room.reserve();
-                let new =
-                    || Message { context: id, begun, bytes: vec![], command: None, data: vec![], room, refused: None };
-                let mut message = message.unwrap_or_else(new);
-                if message.bytes.len() + value.data.len() > MAX_COMMAND {
-                    return Err(out_of_order(format!("a command set of more than {MAX_COMMAND} bytes")));
-                }
-                message.bytes.extend(value.data);
-                if value.is_last { self.commanded(message, ended) } else { Ok(Some(message)) }
-            }
-            (PDataValueType::Data, Some(mut message)) if message.command.is_some() => {
-                self.keep(&mut message, &value.data);
-                if value.is_last { self.complete(message, ended).map(|()| None) } else { Ok(Some(message)) }
-            }
-            (PDataValueType::Data, _) => Err(out_of_order("a data set without a command".to_owned())),
-        }
-    }
-
-    fn keep(&self, message: &mut Message<'a>, data: &[u8]) {
-        let stores = message.command.as_ref().is_some_and(|command| command.number(FIELD) == Some(C_STORE_RQ));
-        if !stores || message.refused.is_some() {
-            return;
-        }
-        let (length, most) = (message.data.len().saturating_add(data.len()), self.config.max_instance_bytes);
-        if length > most {
-            message.refused = Some(format!("the data set has more than {most} bytes"));
-        } else if !message.room.grow(length) {
-            message.refused = Some("no room now: other large instances are arriving".to_owned());
-        }
-        match message.refused {
-            Some(_) => (message.data, message.room) = (Vec::new(), self.room.reserve()),
-            None => message.data.extend_from_slice(data),
-        }
-    }
-
-    /// The command is complete.
-    fn commanded(&mut self, mut message: Message<'a>, ended: Instant) -> Result<Option<Message<'a>>, Closing> {
-        let invalid = |what: String| Closing::protocol(Reason::InvalidPduParameter, what);
-        let command = Command::parse(&message.bytes).map_err(invalid)?;
-        let follows = command.number(DATA_SET_TYPE).map(|kind| kind != NO_DATA_SET);
-        message.command = Some(command);
-        match follows {
-            Some(true) => Ok(Some(message)),
-            Some(false) => self.complete(message, ended).map(|()| None),
-            None => Err(invalid("a command set without a command data set type".to_owned())),
+        match message.add(value, &self.shared.config, &self.shared.halt)? {
+            true => self.complete(message, ended).map(|()| None),
+            false => Ok(Some(message)),
         }
     }
 
     /// Does what a complete message asks for.
-    fn complete(&mut self, mut message: Message<'_>, ended: Instant) -> Result<(), Closing> {
+    fn complete(&mut self, mut message: Message, ended: Instant) -> Result<(), Closing> {
         let command = message.command.take().unwrap_or_default();
         let invalid = |what: String| Closing::protocol(Reason::InvalidPduParameter, what);
         let field = command.number(FIELD).ok_or_else(|| invalid("a command set without a command field".to_owned()))?;
@@ -256,7 +191,7 @@ impl<'a, H: Handler> Association<'a, H> {
         self.stream.send(&pdus)
     }
 
-    fn store(&self, command: &Command, message: Message<'_>, received: Instant) -> Status {
+    fn store(&self, command: &Command, message: Message, received: Instant) -> Status {
         let Some(context) = self.contexts.iter().find(|context| context.id == message.context) else {
             return refused(CANNOT_UNDERSTAND, "no presentation context".to_owned());
         };
@@ -269,18 +204,22 @@ impl<'a, H: Handler> Association<'a, H> {
         if command.number(DATA_SET_TYPE) == Some(NO_DATA_SET) {
             return refused(CANNOT_UNDERSTAND, "a C-STORE without a data set".to_owned());
         }
-        if let Some(words) = message.refused {
-            return refused(OUT_OF_RESOURCES, words);
+        let Message { data, begun, share, lost, .. } = message;
+        if let Some(why) = lost {
+            return refused(OUT_OF_RESOURCES, why);
         }
         let instance = Instance {
             sop_class: context.abstract_syntax.clone(),
             sop_instance: sop_instance.to_owned(),
             transfer_syntax: context.transfer_syntax.clone(),
-            data: message.data,
-            begun: message.begun,
+            data,
+            begun,
             received,
         };
-        self.handler.store(self.peer, instance)
+        let status = self.handler.store(self.peer, instance);
+        // Only now has the handler done with the memory.
+        drop(share);
+        status
     }
 }
 

@@ -8,7 +8,7 @@ use dicom_ul::pdu::{
     PresentationContextResultReason as Answer, UserVariableItem,
 };
 
-use super::Config;
+use super::{Config, admission::Full};
 
 /// UUID-derived (PS3.5 B.2).
 const IMPLEMENTATION_CLASS: &str = "2.25.277425323252897311488681953420876402994";
@@ -60,9 +60,13 @@ impl Rejected {
     }
 
     /// As many associations as there may be.
-    pub(super) fn full(most: usize) -> Self {
+    pub(super) fn full(full: Full) -> Self {
         let source = Source::ServiceProviderPresentation(Presentation::LocalLimitExceeded);
-        Self::new(Result_::Transient, source, format!("there are {most} associations, the most at a time"))
+        let message = match full {
+            Full::All(most) => format!("there are {most} associations, the most at a time"),
+            Full::Host(most) => format!("there are {most} associations of this address, the most at a time"),
+        };
+        Self::new(Result_::Transient, source, message)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -110,6 +110,8 @@ pub enum Reply {
     Silence,
     /// Answers to another message.
     WrongMessage,
+    /// Answers with fragments without content, one after the other, for ever.
+    Nothings,
 }
 
 /// An instance UID and a data set.
@@ -125,6 +127,8 @@ pub struct Peer {
     /// Largest variable field of a P-DATA PDU, in bytes.
     pub largest: Arc<AtomicUsize>,
     pub released: Arc<AtomicUsize>,
+    /// Asks for the release itself at the moment when it is asked.
+    pub collides: Arc<AtomicBool>,
 }
 
 pub type Answers = (Box<dyn Fn(usize) -> Welcome + Send + Sync>, Box<dyn Fn(usize, &str) -> Reply + Send + Sync>);
@@ -149,6 +153,7 @@ impl Peer {
             associations: Arc::default(),
             largest: Arc::default(),
             released: Arc::default(),
+            collides: Arc::default(),
         };
         let ours = peer.clone();
         thread::spawn(move || {
@@ -238,6 +243,12 @@ impl Peer {
             let (pdu, length) = read(stream)?;
             let values = match pdu {
                 Pdu::PData { data } => data,
+                Pdu::ReleaseRQ if self.collides.load(Ordering::SeqCst) => {
+                    write(stream, &Pdu::ReleaseRQ)?;
+                    assert_eq!(read(stream)?.0, Pdu::ReleaseRP);
+                    self.released.fetch_add(1, Ordering::SeqCst);
+                    return write(stream, &Pdu::ReleaseRP);
+                }
                 Pdu::ReleaseRQ => {
                     self.released.fetch_add(1, Ordering::SeqCst);
                     return write(stream, &Pdu::ReleaseRP);
@@ -267,7 +278,17 @@ impl Peer {
                 }
                 let answer = if is_command { Reply::Status(0) } else { reply(object, &instance) };
                 let message = number(0x0110);
+                let nothing = PDataValue {
+                    presentation_context_id: value.presentation_context_id,
+                    value_type: PDataValueType::Command,
+                    is_last: false,
+                    data: vec![],
+                };
                 let (message, status) = match answer {
+                    Reply::Nothings => loop {
+                        write(stream, &Pdu::PData { data: vec![nothing.clone()] })?;
+                        thread::sleep(Duration::from_millis(50));
+                    },
                     Reply::Status(status) => (message, status),
                     Reply::WrongMessage => (message + 1, 0),
                     Reply::Abort | Reply::AbortMidway => {

@@ -251,13 +251,16 @@ pub struct Scp {
     /// Most associations at once.
     #[serde(default = "max_associations")]
     pub max_associations: usize,
+    /// Most of them from one address; three quarters if absent.
+    #[serde(default)]
+    pub max_per_address: Option<usize>,
     /// An association that sends no whole PDU for so long is ended.
     #[serde(default = "idle_s")]
     pub idle_s: u64,
     /// Largest instance, MiB.
     #[serde(default = "max_instance_mb")]
     pub max_instance_mb: usize,
-    /// What all instances on their way in may take together, besides 4 MiB of each association.
+    /// Memory for the instances that all associations receive at once, MiB.
     #[serde(default = "max_receiving_mb")]
     pub max_receiving_mb: usize,
     /// TLS; plain TCP if absent.
@@ -416,6 +419,16 @@ fn once() -> usize {
     1
 }
 
+impl Scp {
+    /// Most associations from one address: so that another always finds a place, unless there are very few.
+    pub fn max_per_address(&self) -> usize {
+        self.max_per_address.unwrap_or(self.max_associations - self.max_associations / 4)
+    }
+}
+
+/// Of an instance, MiB.
+const LARGEST_MB: usize = 4096;
+
 fn ae_title() -> String {
     "GANTRY".into()
 }
@@ -436,12 +449,12 @@ fn idle_s() -> u64 {
     30
 }
 
-fn max_receiving_mb() -> usize {
-    512
-}
-
 fn max_instance_mb() -> usize {
     256
+}
+
+fn max_receiving_mb() -> usize {
+    1024
 }
 
 fn side() -> usize {
@@ -537,8 +550,10 @@ impl Config {
             between("source.max_pdu_bytes", scp.max_pdu_bytes as usize, 4096, 16 << 20)?;
             between("source.max_associations", scp.max_associations, 1, 1024)?;
             between("source.idle_s", scp.idle_s as usize, 1, 86_400)?;
-            between("source.max_instance_mb", scp.max_instance_mb, 1, 4096)?;
-            between("source.max_receiving_mb", scp.max_receiving_mb, scp.max_instance_mb, 65_536)?;
+            between("source.max_per_address", scp.max_per_address(), 1, scp.max_associations)?;
+            between("source.max_instance_mb", scp.max_instance_mb, 1, LARGEST_MB)?;
+            // Half of it belongs to single associations.
+            between("source.max_receiving_mb", scp.max_receiving_mb, 2 * scp.max_instance_mb, 16 * LARGEST_MB)?;
             title("source.ae_title", &scp.ae_title)?;
             scp.calling.iter().try_for_each(|calling| title("source.calling", calling))?;
         }
@@ -634,6 +649,14 @@ mod tests {
             (
                 "[[source]]\nkind = \"scp\"\nlisten = \"0.0.0.0:1\"\nae_title = \"much too long a title\"",
                 "source.ae_title",
+            ),
+            (
+                "[[source]]\nkind = \"scp\"\nlisten = \"0.0.0.0:1\"\nmax_receiving_mb = 511",
+                "source.max_receiving_mb = 511: expected 512 to",
+            ),
+            (
+                "[[source]]\nkind = \"scp\"\nlisten = \"0.0.0.0:1\"\nmax_per_address = 17",
+                "source.max_per_address = 17: expected 1 to 16",
             ),
             ("[[destination]]\nname = \"../x\"\naddress = \"a:1\"\nae_title = \"A\"", "destination.name"),
             ("[[source]]\nkind = \"pigeon\"", "pigeon"),

@@ -43,7 +43,7 @@ impl Loop<'_> {
     /// Segments until the end.
     pub fn run(mut self) {
         self.bell.mine();
-        // A little more than a slice takes: what cannot be ready in time need not be begun.
+        // What a slice takes in the mean: what cannot be ready in time need not be begun.
         let mut usual = Duration::ZERO;
         loop {
             self.pulse.beat();
@@ -68,10 +68,10 @@ impl Loop<'_> {
         (frame.stamps.prepared, frame.stamps.inferred, frame.stamps.finished) = (now, now, now);
         let due = frame.stamps.received + self.deadline;
         let dropping = self.late != Late::StaleFlag;
-        if dropping && now + usual > due {
+        if dropping && now + usual + usual / 4 > due {
             frame.fate = Fate::Late;
-            // So that one slow slice does not keep all later ones from being tried.
-            return usual * 7 / 8;
+            // So that slow slices of the past do not keep all later ones from being tried.
+            return usual * 15 / 16;
         }
         frame.fate = label(self.engine, frame);
         frame.stamps.finished = Instant::now();
@@ -91,7 +91,7 @@ impl Loop<'_> {
             return usual;
         }
         let took = frame.stamps.finished - now;
-        if took > usual { took } else { (usual * 15 + took) / 16 }
+        if usual.is_zero() { took } else { (usual * 15 + took) / 16 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Destinations: one queue on disk per destination and modality, so that times of sending are known per modality.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use contract::Modality;
 use dimse::{
@@ -85,11 +85,11 @@ impl Queues {
 
     /// Ends all transfers; what waits is sent after the next start.
     pub fn stop(self) {
-        thread::scope(|scope| {
-            for queue in self.0.into_values() {
-                scope.spawn(|| queue.stop());
-            }
-        });
+        // All together: destinations that are away must not be waited for one after the other.
+        self.0.values().for_each(Queue::halt);
+        for queue in self.0.into_values() {
+            queue.stop();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, Metadata},
+    fs::{self, File, Metadata},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -48,6 +48,10 @@ impl Spool {
     /// deleted: nobody was told that they had arrived.
     pub fn open(folder: &Path) -> io::Result<(Self, Vec<Kept>)> {
         fs::create_dir_all(folder)?;
+        // A file on the disk is of no use in a folder that is not.
+        for above in folder.ancestors().skip(1).take(2).filter(|above| !above.as_os_str().is_empty()) {
+            File::open(above)?.sync_all()?;
+        }
         let mut left = vec![];
         let mut next = 0;
         for entry in fs::read_dir(folder)? {
@@ -58,14 +62,13 @@ impl Spool {
         }
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            let number = path.file_stem().and_then(|stem| u64::from_str_radix(&stem.to_string_lossy(), 16).ok());
-            match (number, path.extension().is_some_and(|extension| extension == "dcm")) {
-                (Some(number), true) => {
+            match number(&path) {
+                Some(number) => {
                     next = next.max(number + 1);
                     left.push(path);
                 }
-                _ if path.extension().is_some_and(|extension| extension == "tmp") => fs::remove_file(&path)?,
-                _ => {}
+                None if path.extension().is_some_and(|extension| extension == "tmp") => fs::remove_file(&path)?,
+                None => {}
             }
         }
         left.sort();
@@ -77,6 +80,13 @@ impl Spool {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         Kept { path: self.folder.join(format!("{number:016x}.dcm")), state: Mutex::new(State::Open), theirs: None }
     }
+}
+
+/// The number of a file, if it has one; the largest would leave none for the next.
+fn number(path: &Path) -> Option<u64> {
+    let stem = path.file_stem()?.to_str()?;
+    let number = u64::from_str_radix(stem, 16).ok().filter(|number| *number < u64::MAX)?;
+    path.extension().is_some_and(|extension| extension == "dcm").then_some(number)
 }
 
 impl Kept {
@@ -175,6 +185,7 @@ mod tests {
         first.forget(false).unwrap();
         keep(&spool, &[b"three"]);
         fs::write(folder.path().join(".gantry-x.tmp"), b"half").unwrap();
+        fs::write(folder.path().join("ffffffffffffffff.dcm"), b"the largest of names").unwrap();
         drop(spool);
         let (spool, left) = Spool::open(folder.path()).unwrap();
         let contents: Vec<_> = left.iter().map(|kept| fs::read(kept.path()).unwrap()).collect();
@@ -182,7 +193,7 @@ mod tests {
         assert_eq!(left[0].path(), second.path());
         let fourth = keep(&spool, &[b"four"]);
         assert!(fourth.path() > left[1].path(), "numbers go on");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
     }
 
     #[test]

@@ -70,8 +70,9 @@ impl Receiver {
         config.max_pdu_bytes = scp.max_pdu_bytes;
         config.max_associations = scp.max_associations;
         config.idle = Duration::from_secs(scp.idle_s);
-        config.max_instance_bytes = scp.max_instance_mb << 20;
-        config.max_receiving_bytes = scp.max_receiving_mb << 20;
+        config.max_per_host = scp.max_per_address();
+        config.max_instance_bytes = scp.max_instance_mb.saturating_mul(1 << 20);
+        config.max_receiving_bytes = scp.max_receiving_mb.saturating_mul(1 << 20);
         config.tls = scp.tls.as_ref().map(|tls| files(tls).server()).transpose()?;
         let server = Server::bind(config).map_err(|error| format!("source.listen = \"{}\": {error}", scp.listen))?;
         Ok(Self { server, acknowledge: scp.acknowledge, title: scp.ae_title.clone() })

@@ -1,16 +1,15 @@
-//! What a message is answered with.
+//! What a client is answered (PS3.7 9.3).
 
 use dicom_ul::pdu::{PDataValue, PDataValueType, Pdu};
 
-use super::Status;
+use super::{Status, message::C_STORE_RQ};
 use crate::command::{
     Command, DATA_SET_TYPE, ERROR_COMMENT, FIELD, MESSAGE_ID, NO_DATA_SET, RESPONDED_TO, SOP_CLASS, SOP_INSTANCE,
     STATUS,
 };
 
-/// What makes a command field that of a response, and the field of C-STORE (PS3.7 E.1).
+/// What a command field has in addition when it is that of a response (PS3.7 E.1).
 pub(super) const RESPONSE: u16 = 0x8000;
-pub(super) const C_STORE_RQ: u16 = 0x0001;
 
 /// The response to `command` (PS3.7 9.3.1.2, 9.3.5.2); `None` if it has no message ID.
 pub(super) fn response(command: &Command, field: u16, status: &Status) -> Option<Command> {
