@@ -1,6 +1,11 @@
 //! A receiver of C-STORE and C-ECHO (PS3.7, PS3.8) for a place where every client is a stranger: one thread per connection, a
 //! deadline for each PDU as a whole, and a bound on everything that a client can make it hold.
 //!
+//! What one address can take from the others: [`Config::max_per_host`] of the associations, and the half of the memory that is
+//! for large instances, as long as it goes on sending them. What it cannot: the other places, the part of the memory that each
+//! association has of its own, and the way in, because of the connections without an association its own go first. Within one
+//! address, connections that say nothing keep nobody out; associations that say nothing do until their idle time is over.
+//!
 //! The PDUs are coded by `dicom-ul`; the association is our own, because a deadline per read, which a blocking
 //! `dicom_ul::ServerAssociation` has, does not stop a client that sends a byte at a time. It is no query, no retrieval, no
 //! storage commitment, and it does not look into data sets.

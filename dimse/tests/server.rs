@@ -359,10 +359,15 @@ fn a_client_that_goes_away_is_lost() {
         });
         assert!(log.instances().is_empty());
     }
-    serve(config(), |address, log, _| {
-        Client::associated(address).send(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
-        assert_eq!(log.end(), End::Aborted);
-    });
+    // By the user, by the provider, and by whom the standard does not know (PS3.8 9.3.8).
+    for [source, reason] in [[0, 0], [2, 6], [9, 9]] {
+        serve(config(), |address, log, _| {
+            let mut client = Client::associated(address);
+            client.0.write_all(&[7, 0, 0, 0, 0, 4, 0, 0, source, reason]).unwrap();
+            assert_eq!(client.receive(), None, "an abort is not answered");
+            assert_eq!(log.end(), End::Aborted);
+        });
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::{
     message::{C_STORE_RQ, Message},
     negotiation::{Accepted, Context, Rejected, negotiate},
     response::{RESPONSE, fragments, response},
-    stream::{Closing, P_DATA, Received, Stream},
+    stream::{ABORT, Closing, P_DATA, Received, Stream},
 };
 use crate::command::{Command, DATA_SET_TYPE, FIELD, NO_DATA_SET, SOP_CLASS, SOP_INSTANCE};
 
@@ -25,7 +25,6 @@ const MAX_REQUEST: u32 = 128 << 10;
 // Types of PDU (PS3.8 9.3.1).
 const ASSOCIATE_RQ: u8 = 1;
 const RELEASE_RQ: u8 = 5;
-const ABORT: u8 = 7;
 
 // Command fields (PS3.7 E.1).
 const C_ECHO_RQ: u16 = 0x0030;

@@ -20,6 +20,8 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// The type of a P-DATA-TF.
 pub(super) const P_DATA: u8 = 4;
+/// The type of an A-ABORT.
+pub(super) const ABORT: u8 = 7;
 
 const HEADER: usize = PDU_HEADER_SIZE as usize;
 
@@ -101,6 +103,10 @@ impl Stream {
         }
         self.more(length as usize)?;
         let ended = Instant::now();
+        if kind == ABORT {
+            // Who and why makes no difference, and some say what the standard does not know.
+            return Ok(Received { pdu: Pdu::AbortRQ { source: AbortRQSource::ServiceUser }, begun, ended });
+        }
         let malformed = |what: String| {
             let message = format!("a PDU of type {kind:#04x} that cannot be decoded: {what}");
             Closing::protocol(Reason::InvalidPduParameter, message)
