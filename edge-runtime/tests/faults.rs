@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs, thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use contract::Modality;
 use dimse::client::{self, Error};
@@ -222,30 +222,4 @@ fn files_of_a_folder_are_deleted_only_when_their_series_is_written() {
     assert_eq!(site.references("1.2.49"), uids("1.2.49", 0..2));
     assert!(!site.path("seg/1.2.50.seg.dcm").exists(), "a slice of it was refused");
     assert_eq!(fs::read_dir(site.path("in")).unwrap().count(), 3);
-}
-
-/// Someone sets the clock a year forth and then two back, in the middle of a series.
-#[test]
-fn the_clock_jumps_and_no_slice_is_late() {
-    let site = Site::new("[series]\nquiet_s = 5\n");
-    let Some(serving) = site.start_with_clock() else { return };
-    let files = site.series(Modality::Mr, "1.2.51", 9);
-    client::store_each(&serving.target, &files, |index, result, _| {
-        assert_eq!(result, Ok(()));
-        match index {
-            2 => site.jump("+400d"),
-            5 => site.jump("-800d"),
-            _ => {}
-        }
-        true
-    });
-    site.wait_for("the series", || !site.lines("series").is_empty());
-    assert_eq!(site.references("1.2.51"), uids("1.2.51", 0..9));
-    let slices = site.lines("slice");
-    assert!(slices.iter().all(|line| line["outcome"] == "segmented"), "{slices:?}");
-    // The jumps did reach the service.
-    let years: BTreeSet<_> = slices.iter().map(|line| line["time"].as_str().unwrap()[..4].to_owned()).collect();
-    assert!(years.len() > 1, "{years:?}");
-    assert_eq!(serving.page("/healthz").0, 200);
-    assert_eq!(serving.finish().0, Some(0));
 }

@@ -112,12 +112,11 @@ impl Service {
             warnings.push(format!("{} instances of an earlier run are segmented again", left.len()));
         }
         let metrics = Arc::new(Metrics::default());
-        let mut lines = Lines::default();
-        for sink in &config.sinks {
-            if let Sink::Lines { path } = sink {
-                lines.add(path).map_err(|source| EdgeError::Output { path: path.clone(), source })?;
-            }
-        }
+        let paths = config.sinks.iter().filter_map(|sink| match sink {
+            Sink::Lines { path } => Some(path.as_path()),
+            _ => None,
+        });
+        let lines = Lines::open(paths).map_err(|(path, source)| EdgeError::Output { path: path.into(), source })?;
         let lines = Arc::new(lines);
         let queues = Queues::open(&config.destinations, &config.state, &metrics, &lines).map_err(fault)?;
         let http = config.http.map(http::listen).transpose().map_err(fault)?;
@@ -227,7 +226,11 @@ impl Service {
                 loop_ended.store(true, Ordering::Release);
                 collecting.ring();
             });
-            spawn(scope, "dispatch", || dispatch.run());
+            spawn(scope, "dispatch", || {
+                // It feeds the loop, so it must not wait for others either; if that is not permitted, the loop says so.
+                let _ = sched::apply(config::Sched { cpu: None, ..config.slices.sched });
+                dispatch.run();
+            });
             let collecting = spawn(scope, "collect", || collector.run());
             let writing = spawn(scope, "write", || writer.run());
             if let Some(http) = &http {
@@ -266,6 +269,7 @@ impl Service {
             ended.store(true, Ordering::Release);
         });
         queues.stop();
+        lines.flush();
         Ok(metrics.snapshot())
     }
 }

@@ -105,26 +105,8 @@ impl Site {
         }
     }
 
-    /// With a wall clock of its own, which a file sets; `None`, said aloud, where there is no libfaketime.
-    pub fn start_with_clock(&self) -> Option<Serving> {
-        let found = ["x86_64", "aarch64"].map(|cpu| format!("/usr/lib/{cpu}-linux-gnu/faketime/libfaketime.so.1"));
-        let Some(library) = found.iter().find(|path| Path::new(path).exists()) else {
-            println!("skipped: no libfaketime (package faketime)");
-            return None;
-        };
-        self.jump("+0");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gantry-edge"));
-        let set = [("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("FAKETIME_NO_CACHE", "1"), ("LD_PRELOAD", library)];
-        Some(self.start_as(command.envs(set).env("FAKETIME_TIMESTAMP_FILE", self.path("clock"))))
-    }
-
-    /// Sets that clock, by how far it is off.
-    pub fn jump(&self, offset: &str) {
-        fs::write(self.path("clock.new"), offset).unwrap();
-        fs::rename(self.path("clock.new"), self.path("clock")).unwrap();
-    }
-
-    fn start_as(&self, command: &mut Command) -> Serving {
+    /// By a command that ends in the program.
+    pub fn start_as(&self, command: &mut Command) -> Serving {
         command.args(["serve", "--json", "--config"]).arg(self.path("gantry.toml"));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap());
