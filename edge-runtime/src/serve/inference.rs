@@ -43,8 +43,7 @@ impl Loop<'_> {
     /// Segments until the end.
     pub fn run(mut self) {
         self.bell.mine();
-        // What a slice takes in the mean: what cannot be ready in time need not be begun.
-        let mut usual = Duration::ZERO;
+        let mut usual = Usual::default();
         loop {
             self.pulse.beat();
             let ending = self.ending.load(Ordering::Acquire);
@@ -55,23 +54,21 @@ impl Loop<'_> {
                 self.bell.wait(NAP);
                 continue;
             };
-            usual = self.segment(&mut frame, usual);
+            self.segment(&mut frame, &mut usual);
             put(&mut self.done, frame);
             self.next.ring();
         }
     }
 
-    /// Segments one slice; returns what a slice usually takes, given what it was thought to take.
-    fn segment(&mut self, frame: &mut Frame, usual: Duration) -> Duration {
+    fn segment(&mut self, frame: &mut Frame, usual: &mut Usual) {
         let now = Instant::now();
         frame.stamps.started = now;
         (frame.stamps.prepared, frame.stamps.inferred, frame.stamps.finished) = (now, now, now);
         let due = frame.stamps.received + self.deadline;
         let dropping = self.late != Late::StaleFlag;
-        if dropping && now + usual + usual / 4 > due {
+        if dropping && usual.hopeless(due.saturating_duration_since(now), self.deadline) {
             frame.fate = Fate::Late;
-            // So that slow slices of the past do not keep all later ones from being tried.
-            return usual * 15 / 16;
+            return;
         }
         frame.fate = label(self.engine, frame);
         frame.stamps.finished = Instant::now();
@@ -86,12 +83,34 @@ impl Loop<'_> {
         if !matches!(frame.fate, Fate::Segmented { .. }) {
             frame.labels.fill(0);
         }
-        if frame.stamps.inferred == now {
-            // The network did not run: nothing is known of how long it takes.
-            return usual;
+        // Otherwise the network did not run, and nothing is known of how long it takes.
+        if frame.stamps.inferred != now {
+            usual.took(frame.stamps.finished - now);
         }
-        let took = frame.stamps.finished - now;
-        if usual.is_zero() { took } else { (usual * 15 + took) / 16 }
+    }
+}
+
+/// What a slice takes in the loop: mean and mean deviation of late, as TCP estimates round trips (RFC 6298).
+#[derive(Debug, Default)]
+struct Usual {
+    mean: Duration,
+    deviation: Duration,
+}
+
+impl Usual {
+    /// Whether a slice with so much time left need not be begun, because it would hardly be ready. Whoever has half of the
+    /// deadline left is tried all the same: slow slices of the past do not keep out what comes fresh.
+    fn hopeless(&self, left: Duration, deadline: Duration) -> bool {
+        left < deadline / 2 && left < self.mean + 2 * self.deviation
+    }
+
+    fn took(&mut self, time: Duration) {
+        if self.mean.is_zero() {
+            (self.mean, self.deviation) = (time, time / 4);
+        } else {
+            self.deviation = (self.deviation * 3 + time.abs_diff(self.mean)) / 4;
+            self.mean = (self.mean * 7 + time) / 8;
+        }
     }
 }
 
@@ -108,4 +127,40 @@ fn label(engine: &mut Engine, frame: &mut Frame) -> Fate {
     frame.stamps.inferred = Instant::now();
     intake.resampler().labels_back(&frame.grid_labels, &mut frame.labels);
     Fate::Segmented { stale: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slices come three times as fast as the loop can do them, and none takes as long as the one before.
+    #[test]
+    fn at_overload_nearly_all_that_is_begun_is_ready_in_time() {
+        let ms = Duration::from_millis;
+        let (deadline, mut usual) = (ms(1500), Usual::default());
+        let (mut now, mut begun, mut ready) = (Duration::ZERO, 0, 0);
+        for number in 0..3000 {
+            let came = ms(100) * number;
+            now = now.max(came);
+            if now > came + deadline || usual.hopeless(came + deadline - now, deadline) {
+                continue;
+            }
+            let took = ms(u64::from(200 + number * 7919 % 200));
+            usual.took(took);
+            now += took;
+            begun += 1;
+            ready += i32::from(now <= came + deadline);
+        }
+        // 300 s of slices that take 0.3 s.
+        assert!(begun > 900 && ready * 20 >= begun * 19, "{ready} of {begun}");
+    }
+
+    #[test]
+    fn a_stall_does_not_keep_out_what_comes_fresh() {
+        let mut usual = Usual::default();
+        (0..50).for_each(|_| usual.took(Duration::from_millis(2)));
+        usual.took(Duration::from_secs(100));
+        let deadline = Duration::from_millis(250);
+        assert!(!usual.hopeless(deadline, deadline) && usual.hopeless(deadline / 3, deadline));
+    }
 }
